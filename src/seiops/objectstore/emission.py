@@ -1,0 +1,127 @@
+"""Sealed emission: a payload published gzipped, whole or not at all, with a digest a reader can recompute.
+
+Two seals guard a record (docs/contracts/sidecar.md 6.3). The wire seal is the checksum the store verifies on upload. The
+logical seal is the SHA-256 of the *uncompressed* payload: it goes into the task result and the manifest, never into the
+object, because an object cannot contain its own hash.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import struct
+from collections.abc import AsyncIterable, AsyncIterator
+from dataclasses import dataclass
+
+from isal import isal_zlib
+
+from seiops.objectstore.errors import StoreError
+from seiops.objectstore.store import PART_SIZE, Store
+
+CONTENT_TYPE = "application/gzip"
+GZIP_HEADER = bytes.fromhex("1f8b08000000000000ff")
+"""No name, no time, unknown system: the same payload always makes the same header."""
+_TRAILER = struct.Struct("<II")
+_BATCH = 256 * 1024
+_LEVEL = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What was published: `sha256` is the logical seal, lower-case hex over the uncompressed payload; sizes in bytes."""
+
+    key: str
+    sha256: str
+    uncompressed_bytes: int
+    compressed_bytes: int
+
+
+class _Gzip:
+    """Payload in, gzip out, with the seal of what went in."""
+
+    def __init__(self) -> None:
+        self._deflate = isal_zlib.compressobj(_LEVEL, isal_zlib.DEFLATED, -15)
+        self._crc = 0
+        self.seal = hashlib.sha256()
+        self.size = 0
+        self.written = 0
+
+    def feed(self, payload: bytes) -> bytes:
+        self._crc = isal_zlib.crc32(payload, self._crc)
+        self.seal.update(payload)
+        head = GZIP_HEADER if self.size == 0 else b""
+        self.size += len(payload)
+        return self._count(head + self._deflate.compress(payload))
+
+    def finish(self) -> bytes:
+        head = GZIP_HEADER if self.size == 0 else b""
+        return self._count(head + self._deflate.flush() + _TRAILER.pack(self._crc, self.size & 0xFFFFFFFF))
+
+    def _count(self, data: bytes) -> bytes:
+        self.written += len(data)
+        return data
+
+
+async def _compressed(chunks: AsyncIterable[bytes], gzip: _Gzip) -> AsyncIterator[bytes]:
+    batch = bytearray()
+    async for chunk in chunks:
+        batch += chunk
+        if len(batch) >= _BATCH:
+            # hashing and deflating release the interpreter lock; the loop stays free for the network
+            yield await asyncio.to_thread(gzip.feed, bytes(batch))
+            batch.clear()
+    if batch:
+        yield await asyncio.to_thread(gzip.feed, bytes(batch))
+    yield gzip.finish()
+
+
+async def publish_gzip(store: Store, key: str, chunks: AsyncIterable[bytes]) -> Published:
+    """Publish `chunks` as one gzip object at `key` and return its seal.
+
+    A payload that compresses to less than one part goes up in a single request, a larger one as a multipart upload. An exception
+    raised by `chunks` is raised unchanged and no object appears; a failure of the store is raised as `StoreError`.
+    """
+    gzip = _Gzip()
+    compressed = _compressed(chunks, gzip)
+    head = bytearray()
+    async for block in compressed:
+        head += block
+        if len(head) >= PART_SIZE:
+            await store.put_stream(key, _chain(bytes(head), compressed), content_type=CONTENT_TYPE)
+            break
+    else:
+        await store.put(key, bytes(head), content_type=CONTENT_TYPE)
+    return Published(key, gzip.seal.hexdigest(), gzip.size, gzip.written)
+
+
+async def _chain(head: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield head
+    async for block in rest:
+        yield block
+
+
+async def read_gzip(store: Store, key: str) -> AsyncIterator[bytes]:
+    """Yield the uncompressed payload of a published object; memory does not grow with it.
+
+    Raises StoreError with code `BadGzip` when the object is cut, corrupt, or carries anything behind its end.
+    """
+    inflate = isal_zlib.decompressobj(wbits=31)
+    where = store.url(key)
+    async for chunk in store.stream(key):
+        if inflate.eof:
+            raise StoreError("BadGzip", f"{where}: bytes after the end of the gzip stream")
+        data = chunk
+        while True:
+            try:
+                payload = inflate.decompress(data, _BATCH)
+            except isal_zlib.error as error:
+                raise StoreError("BadGzip", f"{where} is not a valid gzip object: {error}") from error
+            if payload:
+                yield payload
+            data = inflate.unconsumed_tail
+            if inflate.eof or not data:
+                break
+        if inflate.unused_data:
+            raise StoreError("BadGzip", f"{where}: bytes after the end of the gzip stream")
+    if not inflate.eof:
+        raise StoreError("BadGzip", f"{where}: the gzip stream is cut")
