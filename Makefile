@@ -14,3 +14,7 @@ $(STAMP): requirements-dev.txt pyproject.toml Cargo.toml $(shell find native -na
 	.venv/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
 	PATH="$(CURDIR)/.venv/bin:$$PATH" VIRTUAL_ENV="$(CURDIR)/.venv" .venv/bin/maturin develop --quiet --release
 	@touch $@
+
+# Recorded cases of the Go programs against ours: make replay [GOLDEN=DIR] [ONLY=area] [CASE=glob]
+replay: $(STAMP)
+	$(PY) -m replay $(if $(GOLDEN),--golden "$(GOLDEN)") $(foreach area,$(ONLY),--only $(area)) $(if $(CASE),--case "$(CASE)")

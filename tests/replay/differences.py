@@ -1,0 +1,243 @@
+"""The closed list of deliberate departures from the recordings, and how a comparison is settled with it.
+
+`differences.yaml` says for each id which cases it may touch, in which *stream* of a case (a stream is one kind of
+thing that an area compares: `objects`, `status`, `events`, `requests`, `startup`, `http`, `stdout` ...) and what is
+expected instead. Two kinds of rules exist. A *path rule* names places of a document: where the recording holds what
+`recorded` describes and ours what `produced` describes, both count as equal. An *item rule* names items of a list
+(an Event, a request) that ours may have in addition (`extra`) or may lack (`missing`). A comparison is first tried
+without the list; ids are only reported where they were needed.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from replay import paths
+from replay.compare import ABSENT, Deviation, deviations
+
+LIST_FILE = Path(__file__).with_name("differences.yaml")
+DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "differences.md"
+_RULE_KEYS = {"stream", "path", "recorded", "produced", "extra", "missing"}
+_ENTRY_KEYS = {"id", "about", "cases", "rules"}
+_MATCHERS = {"absent", "equals", "matches", "like", "any"}
+
+
+class DifferenceListError(ValueError):
+    """differences.yaml cannot be used; the message names the entry and what is wrong with it."""
+
+
+@dataclass(frozen=True)
+class Matcher:
+    """`absent` (nothing there), `any` (anything there), `equals: v`, `matches: regex` (whole text), or `like: pattern`
+    where a pattern is a document whose members must be there and whose texts may hold `*`."""
+
+    kind: str
+    value: Any = None
+
+    def accepts(self, value: Any) -> bool:
+        if self.kind == "absent":
+            return value is ABSENT
+        if value is ABSENT:
+            return False
+        if self.kind == "any":
+            return True
+        if self.kind == "equals":
+            return bool(value == self.value)
+        if self.kind == "matches":
+            return isinstance(value, str) and re.fullmatch(self.value, value, re.DOTALL) is not None
+        return alike(self.value, value)
+
+
+def alike(pattern: Any, value: Any) -> bool:
+    """The value holds at least what the pattern names; `*` in a text stands for any text, null for an absent member."""
+    if isinstance(pattern, dict):
+        return isinstance(value, dict) and all(
+            name not in value if want is None else name in value and alike(want, value[name])
+            for name, want in pattern.items()
+        )
+    if isinstance(pattern, list):
+        return isinstance(value, list) and len(pattern) == len(value) and all(map(alike, pattern, value))
+    if isinstance(pattern, str) and isinstance(value, str):
+        return glob(pattern, value)
+    return bool(pattern == value)
+
+
+def glob(pattern: str, text: str) -> bool:
+    """`*` is any text; every other character stands for itself."""
+    return re.fullmatch(".*".join(map(re.escape, pattern.split("*"))), text, re.DOTALL) is not None
+
+
+@dataclass(frozen=True)
+class Rule:
+    id: str
+    stream: str
+    path: tuple[str, ...] | None = None
+    recorded: Matcher = field(default_factory=lambda: Matcher("absent"))
+    produced: Matcher = field(default_factory=lambda: Matcher("absent"))
+    extra: Any = None
+    missing: Any = None
+
+
+@dataclass(frozen=True)
+class Entry:
+    id: str
+    cases: tuple[str, ...]
+    rules: tuple[Rule, ...]
+
+    def touches(self, case: str) -> bool:
+        return any(fnmatch.fnmatchcase(case, pattern) for pattern in self.cases)
+
+
+class DifferenceBook:
+    def __init__(self, entries: Sequence[Entry]) -> None:
+        self.entries = tuple(entries)
+
+    @classmethod
+    def load(cls, path: Path = LIST_FILE) -> DifferenceBook:
+        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        if not isinstance(content, dict) or set(content) != {"differences"}:
+            raise DifferenceListError(f"{path.name}: the only key at the top is `differences`, a list")
+        entries = [_entry(path.name, index, raw) for index, raw in enumerate(content["differences"] or [])]
+        return cls(entries)
+
+    def ids(self) -> list[str]:
+        return [entry.id for entry in self.entries]
+
+    def unexplained(self, document: Path = DOCUMENT) -> list[str]:
+        """Ids that have no row in docs/differences.md: a row is a table line whose first cell holds the id."""
+        rows: set[str] = set()
+        if document.is_file():
+            for line in document.read_text(encoding="utf-8").splitlines():
+                if line.startswith("|"):
+                    first = line.split("|")[1]
+                    rows.update(re.findall(r"[A-Za-z0-9][A-Za-z0-9-]*", first))
+        return sorted({entry.id for entry in self.entries} - rows)
+
+    def for_case(self, area: str, case: str) -> CaseRules:
+        name = f"{area}/{case}"
+        return CaseRules([rule for entry in self.entries if entry.touches(name) for rule in entry.rules])
+
+
+class CaseRules:
+    """The rules that may touch one case. `used` collects the ids that were needed."""
+
+    def __init__(self, rules: Sequence[Rule]) -> None:
+        self._rules = tuple(rules)
+        self.used: set[str] = set()
+
+    def compare(self, stream: str, recorded: Any, produced: Any) -> list[Deviation]:
+        """What is left of the differences of two documents once the listed ones are settled."""
+        left: list[Deviation] = []
+        for deviation in deviations(recorded, produced):
+            rule = self._rule_for(stream, deviation)
+            if rule is None:
+                left.append(deviation)
+            else:
+                self.used.add(rule.id)
+        if not left:
+            return left
+        # A listed difference may sit above or below the place where the two part: settle by rewriting both sides.
+        settled = self.settle(stream, recorded, produced)
+        return list(deviations(*settled))
+
+    def settle(self, stream: str, recorded: Any, produced: Any) -> tuple[Any, Any]:
+        """Both documents with every place that a path rule covers made equal. Unlike `compare` this needs no
+        alignment of the two, so that sequences of states can be settled state by state."""
+        for rule in self._rules:
+            if rule.stream == stream and rule.path is not None:
+                recorded, changed_recorded = _canonical(recorded, rule, rule.recorded, rule.produced)
+                produced, changed_produced = _canonical(produced, rule, rule.produced, rule.recorded)
+                if changed_recorded or changed_produced:
+                    self.used.add(rule.id)
+        return recorded, produced
+
+    def settle_one(self, stream: str, document: Any) -> Any:
+        """One document with everything that rules cover reduced to one form, whichever side it comes from."""
+        return self.settle(stream, document, document)[1]
+
+    def may_be_extra(self, stream: str, item: Any) -> bool:
+        return self._item_rule(stream, item, "extra")
+
+    def may_be_missing(self, stream: str, item: Any) -> bool:
+        return self._item_rule(stream, item, "missing")
+
+    def _item_rule(self, stream: str, item: Any, side: str) -> bool:
+        for rule in self._rules:
+            pattern = getattr(rule, side)
+            if rule.stream == stream and pattern is not None and alike(pattern, item):
+                self.used.add(rule.id)
+                return True
+        return False
+
+    def _rule_for(self, stream: str, deviation: Deviation) -> Rule | None:
+        path = paths.parse(deviation.path.removesuffix(" order"))
+        for rule in self._rules:
+            if (rule.stream == stream and rule.path is not None and paths.matches(rule.path, path)
+                    and rule.recorded.accepts(deviation.recorded) and rule.produced.accepts(deviation.produced)):
+                return rule
+        return None
+
+
+def _canonical(document: Any, rule: Rule, side: Matcher, other: Matcher) -> tuple[Any, bool]:
+    """Reduce the rule's places: taken out where one of the sides is allowed to have nothing there, else replaced by a
+    mark that names the rule. Returns whether this side showed the deviation (its own matcher accepted a value)."""
+    assert rule.path is not None
+    may_be_absent = "absent" in (side.kind, other.kind)
+    changes: dict[tuple[str, ...], Any] = {}
+    removed: set[tuple[str, ...]] = set()
+    for path, value in paths.places(document, rule.path):
+        if not (side.accepts(value) or other.accepts(value)):
+            continue
+        if may_be_absent:
+            removed.add(tuple(path))
+        else:
+            changes[tuple(path)] = f"<listed {rule.id}>"
+    if not changes and not removed:
+        return document, False
+    return paths.rebuild(document, changes, removed), True
+
+
+def _entry(file: str, index: int, raw: Any) -> Entry:
+    if not isinstance(raw, dict) or not isinstance(raw.get("id"), str):
+        raise DifferenceListError(f"{file}: differences[{index}] is no map with a text `id`")
+    name = f"{file}: {raw['id']}"
+    unknown = set(raw) - _ENTRY_KEYS
+    if unknown or not isinstance(raw.get("cases"), list) or not isinstance(raw.get("rules"), list):
+        raise DifferenceListError(f"{name}: takes id, about, cases (list) and rules (list); unknown: {sorted(unknown)}")
+    if not isinstance(raw.get("about"), str):
+        raise DifferenceListError(f"{name}: `about` has to say in one sentence what is expected instead")
+    rules = tuple(_rule(name, raw["id"], rule) for rule in raw["rules"])
+    return Entry(raw["id"], tuple(raw["cases"]), rules)
+
+
+def _rule(name: str, ident: str, raw: Any) -> Rule:
+    if not isinstance(raw, dict) or not isinstance(raw.get("stream"), str) or set(raw) - _RULE_KEYS:
+        raise DifferenceListError(f"{name}: a rule is a map of {sorted(_RULE_KEYS)} with `stream`: {raw!r}")
+    if "path" in raw:
+        return Rule(ident, raw["stream"], tuple(paths.parse(raw["path"])),
+                    _matcher(name, raw.get("recorded", "absent")), _matcher(name, raw.get("produced", "absent")))
+    if ("extra" in raw) == ("missing" in raw):
+        raise DifferenceListError(f"{name}: a rule has `path`, or one of `extra` and `missing`: {raw!r}")
+    return Rule(ident, raw["stream"], extra=raw.get("extra"), missing=raw.get("missing"))
+
+
+def _matcher(name: str, raw: Any) -> Matcher:
+    if raw in ("absent", "any"):
+        return Matcher(raw)
+    if isinstance(raw, dict) and len(raw) == 1 and set(raw) <= _MATCHERS:
+        ((kind, value),) = raw.items()
+        return Matcher(kind, value)
+    raise DifferenceListError(f"{name}: not a matcher (absent, any, equals: v, matches: regex, like: pattern): {raw!r}")
+
+
+def explained(book: DifferenceBook, used: Iterable[str]) -> list[str]:
+    """The used ids in the order of the list."""
+    wanted = set(used)
+    return [ident for ident in dict.fromkeys(book.ids()) if ident in wanted]
