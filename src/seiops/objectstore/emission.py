@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import struct
+import zlib
 from collections.abc import AsyncIterable, AsyncIterator
 from dataclasses import dataclass
 
@@ -114,7 +115,7 @@ async def read_gzip(store: Store, key: str) -> AsyncIterator[bytes]:
         while True:
             try:
                 payload = inflate.decompress(data, _BATCH)
-            except isal_zlib.error as error:
+            except zlib.error as error:
                 raise StoreError("BadGzip", f"{where} is not a valid gzip object: {error}") from error
             if payload:
                 yield payload
