@@ -10,11 +10,11 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import struct
-import zlib
 from collections.abc import AsyncIterable, AsyncIterator
 from dataclasses import dataclass
 
 from isal import isal_zlib
+from isal.igzip_lib import IsalError
 
 from seiops.objectstore.errors import StoreError
 from seiops.objectstore.store import PART_SIZE, Store
@@ -115,7 +115,7 @@ async def read_gzip(store: Store, key: str) -> AsyncIterator[bytes]:
         while True:
             try:
                 payload = inflate.decompress(data, _BATCH)
-            except zlib.error as error:
+            except IsalError as error:  # type: ignore[misc]  # the stub declares the class as a value
                 raise StoreError("BadGzip", f"{where} is not a valid gzip object: {error}") from error
             if payload:
                 yield payload
