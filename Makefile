@@ -18,3 +18,29 @@ $(STAMP): requirements-dev.txt pyproject.toml Cargo.toml $(shell find native -na
 # Recorded cases of the Go programs against ours: make replay [GOLDEN=DIR] [ONLY=area] [CASE=glob]
 replay: $(STAMP)
 	$(PY) -m replay $(if $(GOLDEN),--golden "$(GOLDEN)") $(foreach area,$(ONLY),--only $(area)) $(if $(CASE),--case "$(CASE)")
+
+# Formatting, types, layers, generated files and the Rust kernel: no servers needed.
+check: $(STAMP)
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check --quiet
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+	$(MAKE) --no-print-directory generate
+	git diff --exit-code -- deploy/crd docs/contracts docs/configuration.md
+	cargo fmt --check
+	cargo clippy --quiet --all-targets -- -D warnings
+	cargo test --quiet
+
+# What is generated from the models and checked in.
+generate: $(STAMP)
+	$(PY) -m seiops.api.crd --out deploy/crd
+
+fmt: $(STAMP)
+	.venv/bin/ruff check --fix --quiet || true
+	.venv/bin/ruff format --quiet
+	cargo fmt
+
+# Everything CI holds. The servers are built beside the checks: both need minutes on a fresh machine.
+test: $(STAMP)
+	@$(PY) -m seidev.build & build=$$!; $(MAKE) --no-print-directory check; checked=$$?; wait $$build && exit $$checked
+	.venv/bin/pytest -n 2 tests
