@@ -27,7 +27,7 @@ REQUEST_DEADLINE = 30.0
 CONNECT_DEADLINE = 10.0
 WATCH_LIFETIME = 300
 """Seconds a watch is asked to live; the server closes it then and we continue where it ended."""
-PAGE = 500
+PAGE = 250
 THROTTLE_TRIES = 5
 """How often an answer 429 (or 503 with Retry-After) is waited out before it is handed to the caller."""
 THROTTLE_LONGEST = 5.0
@@ -85,24 +85,33 @@ class KubeClient:
         *,
         label_selector: str | None = None,
         field_selector: str | None = None,
-        resource_version: str | None = None,
     ) -> Listing:
-        """All objects of a namespace, or of the cluster if it is None; fetched in pages of :data:`PAGE`."""
-        params = _selectors(label_selector, field_selector)
-        if resource_version is not None:
-            params["resourceVersion"] = resource_version
-        else:
-            params["limit"] = str(PAGE)
+        """All objects of a namespace, or of the cluster if it is None."""
         items: list[Obj] = []
+        async for page in self.pages(resource, namespace, label_selector=label_selector, field_selector=field_selector):
+            items += page.items
+        return Listing(items, page.resource_version)
+
+    async def pages(
+        self,
+        resource: Resource,
+        namespace: str | None = None,
+        *,
+        label_selector: str | None = None,
+        field_selector: str | None = None,
+    ) -> AsyncIterator[Listing]:
+        """A list in pages of :data:`PAGE` objects, so that a reader may keep less than it is sent."""
+        params = _selectors(label_selector, field_selector) | {"limit": str(PAGE)}
         while True:
             page = await self.request("GET", resource.path(namespace), params=params)
-            for item in page.get("items") or ():
+            items: list[Obj] = page.get("items") or []
+            for item in items:
                 item.setdefault("apiVersion", resource.api_version)
                 item.setdefault("kind", resource.kind)
-                items.append(item)
             metadata = page.get("metadata") or {}
+            yield Listing(items, metadata.get("resourceVersion", ""))
             if not metadata.get("continue"):
-                return Listing(items, metadata.get("resourceVersion", ""))
+                return
             params["continue"] = metadata["continue"]
 
     async def watch(

@@ -186,7 +186,8 @@ def from_kubeconfig(path: Path, context: str | None = None) -> Connection:
 def _named(path: Path, document: dict[str, Any], section: str, name: Any, item: str) -> dict[str, Any]:
     for entry in document.get(section) or ():
         if entry.get("name") == name:
-            return entry.get(item) or {}
+            found: dict[str, Any] = entry.get(item) or {}
+            return found
     raise ConfigError(f"kubeconfig {str(path)!r}: {section} has no entry named {name!r}")
 
 
@@ -196,7 +197,7 @@ def _bytes(path: Path, section: dict[str, Any], name: str) -> bytes | None:
         return base64.b64decode(section[f"{name}-data"])
     if section.get(name):
         try:
-            return (path.parent / section[name]).read_bytes()
+            return path.parent.joinpath(str(section[name])).read_bytes()
         except OSError as error:
             raise ConfigError(f"kubeconfig {str(path)!r}: {name} {section[name]!r}: {error.strerror}") from error
     return None
