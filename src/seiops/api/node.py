@@ -1,5 +1,6 @@
 """SeiNode: one blockchain node, in exactly one of five modes (docs/contracts/controller-api.md 2)."""
 
+from enum import StrEnum
 from typing import Annotated, ClassVar
 
 from pydantic import Field
@@ -18,7 +19,6 @@ from seiops.api.schema import (
     Int32,
     Int64,
     Items,
-    Keywords,
     ObjectName,
     OmitEmpty,
     Quantity,
@@ -420,6 +420,100 @@ class SeiNodeSpec(Model):
     """Where the chain's data is kept."""
     paused: OmitEmpty[bool] = False
     """Stops the node and freezes its reconciliation."""
+
+
+# Conditions, their reasons, and Events
+
+
+class NodeCondition(StrEnum):
+    """Types in `status.conditions`; one once written is never removed (docs/contracts/controller-api.md 2.5)."""
+
+    PAUSED = "Paused"
+    STATE_SYNC_READY = "StateSyncReady"
+    SIDECAR_READY = "SidecarReady"
+    NODE_UPDATE_IN_PROGRESS = "NodeUpdateInProgress"
+    IMPORT_PVC_READY = "ImportPVCReady"
+    SIGNING_KEY_READY = "SigningKeyReady"
+    NODE_KEY_READY = "NodeKeyReady"
+    OPERATOR_KEYRING_READY = "OperatorKeyringReady"
+    WORKFLOW_IN_PROGRESS = "WorkflowInProgress"
+    SPEC_VALID = "SpecValid"
+
+
+class PausedReason(StrEnum):
+    PAUSED = "Paused"
+    NOT_PAUSED = "NotPaused"
+
+
+class StateSyncReason(StrEnum):
+    READY = "Ready"
+    NO_SYNCERS_CONFIGURED = "NoSyncersConfigured"
+    NOT_APPLICABLE = "NotApplicable"
+    SYNCER_SOURCE_ERROR = "SyncerSourceError"
+
+
+class SidecarReason(StrEnum):
+    READY = "Ready"
+    NOT_READY = "NotReady"
+    UNREACHABLE = "Unreachable"
+
+
+class UpdateReason(StrEnum):
+    UPDATE_STARTED = "UpdateStarted"
+    UPDATE_COMPLETE = "UpdateComplete"
+    UPDATE_FAILED = "UpdateFailed"
+    NO_UPDATE = "NoUpdate"
+
+
+class ImportPVCReason(StrEnum):
+    VALIDATED = "PVCValidated"
+    NOT_READY = "PVCNotReady"
+    INVALID = "PVCInvalid"
+
+
+class SigningKeyReason(StrEnum):
+    VALIDATED = "SigningKeyValidated"
+    NOT_READY = "SigningKeyNotReady"
+    INVALID = "SigningKeyInvalid"
+
+
+class NodeKeyReason(StrEnum):
+    VALIDATED = "NodeKeyValidated"
+    NOT_READY = "NodeKeyNotReady"
+    INVALID = "NodeKeyInvalid"
+
+
+class OperatorKeyringReason(StrEnum):
+    VALIDATED = "OperatorKeyringValidated"
+    NOT_READY = "OperatorKeyringNotReady"
+    INVALID = "OperatorKeyringInvalid"
+
+
+class NodeWorkflowReason(StrEnum):
+    NO_WORKFLOW = "NoWorkflow"
+    RUNNING = "WorkflowRunning"
+    FAILED_HELD = "WorkflowFailedHeld"
+
+
+class SpecReason(StrEnum):
+    """Why a spec that was admitted cannot be carried out."""
+
+    VALID = "Valid"
+    PLAN_INVALID = "PlanInvalid"
+    RENDER_FAILED = "RenderFailed"
+    PEERS_INVALID = "PeersInvalid"
+    UNDECODABLE = "Undecodable"
+
+
+class NodeEvent(StrEnum):
+    """Reasons of Events on SeiNodes (docs/contracts/controller-api.md 6.3)."""
+
+    NODE_FAILED = "NodeFailed"
+    STATEFUL_SET_RENDER_FAILED = "StatefulSetRenderFailed"
+    PHASE_TRANSITION = "PhaseTransition"
+    SIDECAR_READINESS_LOST = "SidecarReadinessLost"
+    SIDECAR_READINESS_RESTORED = "SidecarReadinessRestored"
+    STATE_SYNC_BLOCKED = "StateSyncBlocked"
 
 
 # Status

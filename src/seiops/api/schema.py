@@ -70,7 +70,9 @@ _QUANTITY = (
 # A resource quantity as users write it: `2`, `"500m"`, `"4Gi"`.
 Quantity = Annotated[
     int | str,
-    Keywords({"anyOf": [{"type": "integer"}, {"type": "string"}], "pattern": _QUANTITY, "x-kubernetes-int-or-string": True}),
+    Keywords(
+        {"anyOf": [{"type": "integer"}, {"type": "string"}], "pattern": _QUANTITY, "x-kubernetes-int-or-string": True}
+    ),
 ]
 
 DNS_LABEL = Keywords({"pattern": "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"})
