@@ -44,3 +44,8 @@ fmt: $(STAMP)
 test: $(STAMP)
 	@$(PY) -m seidev.build & build=$$!; $(MAKE) --no-print-directory check; checked=$$?; wait $$build && exit $$checked
 	.venv/bin/pytest -n 2 tests
+
+# A Kubernetes API on loopback with our CRDs, until Ctrl-C.
+cluster: setup
+	@$(PY) -m seidev.build >/dev/null
+	@$(PY) -m seidev.cluster

@@ -1,0 +1,13 @@
+"""Waiting for a condition instead of for a while."""
+
+import time
+from collections.abc import Callable
+
+
+def until(condition: Callable[[], object], *, seconds: float = 30.0, every: float = 0.05) -> None:
+    """Returns as soon as the condition is truthy; fails the test when it is not within `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not true after {seconds:.0f} s: {getattr(condition, '__qualname__', condition)}")
+        time.sleep(every)
