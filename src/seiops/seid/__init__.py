@@ -1,0 +1,1 @@
+"""What seiops knows about seid: its configuration, its RPC and its process."""
