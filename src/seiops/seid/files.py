@@ -7,6 +7,7 @@ is flushed too, so that a name that was seen survives a crash.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import tempfile
 from collections.abc import Mapping
@@ -56,6 +57,47 @@ def stage(path: Path, data: bytes, *, mode: int, prefix: str = TEMP_PREFIX) -> P
         temporary.unlink(missing_ok=True)
         raise
     return temporary
+
+
+class Incoming:
+    """A file that is being received piece by piece and takes its name only when it is committed.
+
+    Use as a context manager: leaving it without `commit` removes what was received. `sha256` is of the bytes so far.
+    """
+
+    def __init__(self, path: Path, *, mode: int = 0o644) -> None:
+        """Creates the temporary file beside `path`. Raises OSError."""
+        self.path = path
+        self.received = 0
+        self._mode = mode
+        self._digest = hashlib.sha256()
+        descriptor, name = tempfile.mkstemp(prefix=TEMP_PREFIX, dir=path.parent)
+        self._temporary = Path(name)
+        self._file = os.fdopen(descriptor, "wb")
+
+    def __enter__(self) -> Incoming:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+        self._temporary.unlink(missing_ok=True)
+
+    @property
+    def sha256(self) -> str:
+        return self._digest.hexdigest()
+
+    def write(self, chunk: bytes) -> None:
+        self._file.write(chunk)
+        self._digest.update(chunk)
+        self.received += len(chunk)
+
+    def commit(self) -> None:
+        """Flushes, sets the mode and renames. Raises OSError."""
+        self._file.flush()
+        os.fchmod(self._file.fileno(), self._mode)
+        os.fsync(self._file.fileno())
+        self._temporary.replace(self.path)
+        sync_directory(self.path.parent)
 
 
 def sync_directory(folder: Path) -> None:

@@ -1,0 +1,36 @@
+"""The config folder as the configuration tasks see it, and the wire form of what validation finds."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable
+
+from seiops.seid.config import ConfigFiles
+from seiops.seid.quoting import compact_json
+from seiops.seid.schema import DEFAULT_PROFILE, load_schema
+from seiops.seid.validation import WARNING, Finding
+from seiops.sidecar.task import TaskContext, TaskError
+
+PROFILE_VARIABLE = "SEI_SIDECAR_CONFIG_PROFILE"
+
+
+def config_files(ctx: TaskContext) -> ConfigFiles:
+    """The node's files under the schema profile of this process. Raises TaskError for an unknown profile."""
+    try:
+        schema = load_schema(os.environ.get(PROFILE_VARIABLE) or DEFAULT_PROFILE)
+    except ValueError as error:
+        raise TaskError(f"{PROFILE_VARIABLE}: {error}", retryable=False) from None
+    return ConfigFiles(schema, ctx.config_dir)
+
+
+def validation_failure(findings: Iterable[Finding]) -> TaskError:
+    """The array form of docs/contracts/sidecar.md 5.3: all findings, warnings too."""
+    listed = compact_json([finding.wire() for finding in findings])
+    return TaskError(f"config validation failed: {listed}", retryable=False)
+
+
+def log_warnings(log: logging.Logger, findings: Iterable[Finding]) -> None:
+    for finding in findings:
+        if finding.severity == WARNING:
+            log.warning("config warning", extra={"attrs": {"field": finding.field, "message": finding.message}})
