@@ -4,10 +4,11 @@ Pure functions from a SeiNode (spec and status) to a `TaskPlan`; running the pla
 
 Public: `build(node, ctx)` decides; `build_init`, `build_update`, `build_mark_ready` build; `validate(node)` raises
 `PlanInvalidError`; `image_drift`, `uses_bootstrap_job`, `awaits_bootstrap` answer questions of the reconcile;
-`task_id(plan_id, type, index)`; `runner`, `retry_budget`, `plan_type` describe tasks; `wire` turns a stored task into
-the body of its submission.
+`task_id(plan_id, type, index)`; `runner`, `retry_budget`, `plan_type` describe tasks; `wire.params(task)`, `wire.check(type, params)`
+and `wire.body(task)` turn a stored task into its submission.
 """
 
+from seiops.controller.plan import wire
 from seiops.controller.plan.builders import (
     PlanContext,
     awaits_bootstrap,
@@ -41,4 +42,5 @@ __all__ = [
     "task_id",
     "uses_bootstrap_job",
     "validate",
+    "wire",
 ]
