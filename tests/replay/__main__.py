@@ -25,6 +25,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--only", choices=AREAS, action="append", help="run this area only (may be repeated)")
     parser.add_argument("--case", help="run the cases whose name fits this pattern, e.g. 'statesync-*'")
     parser.add_argument("--lanes", type=int, default=2, help="independent API servers at once (default %(default)s)")
+    parser.add_argument("--every", action="store_true", help="print every difference of a failed case")
     parser.add_argument("--keep", action="store_true", help="leave the scratch directory and name it")
     return parser.parse_args(argv)
 
@@ -74,10 +75,13 @@ async def run_area(area: str, context: ReplayContext) -> AsyncIterator[CaseResul
 def main(argv: list[str] | None = None) -> int:
     options = arguments(argv)
     if not options.golden.is_dir():
-        print(f"replay: no recordings at {options.golden}; name a folder that holds them with GOLDEN=DIR "
-              "(its layout: objects/, flows/, admission/, sidecar/, stores/, chain/)", file=sys.stderr)
+        print(
+            f"replay: no recordings at {options.golden}; name a folder that holds them with GOLDEN=DIR "
+            "(its layout: objects/, flows/, admission/, sidecar/, stores/, chain/)",
+            file=sys.stderr,
+        )
         return 2
-    return asyncio.run(replay(options, Report(sys.stdout)))
+    return asyncio.run(replay(options, Report(sys.stdout, options.every)))
 
 
 if __name__ == "__main__":

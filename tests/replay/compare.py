@@ -74,8 +74,7 @@ def _lists(recorded: list[Any], produced: list[Any], path: Sequence[str]) -> Ite
         if item[key] not in theirs:
             yield Deviation(paths.join((*path, f"[{key}={item[key]}]")), ABSENT, item)
     if [item[key] for item in recorded] != [item[key] for item in produced] and theirs == set(mine):
-        yield Deviation(paths.join(path) + " order", [item[key] for item in recorded],
-                        [item[key] for item in produced])
+        yield Deviation(paths.join(path) + " order", [item[key] for item in recorded], [item[key] for item in produced])
 
 
 def _by_position(recorded: list[Any], produced: list[Any], path: Sequence[str]) -> Iterator[Deviation]:

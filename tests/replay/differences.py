@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -143,24 +143,30 @@ class CaseRules:
                 self.used.add(rule.id)
         if not left:
             return left
-        # A listed difference may sit above or below the place where the two part: settle by rewriting both sides.
-        settled = self.settle(stream, recorded, produced)
-        return list(deviations(*settled))
+        # A listed difference may sit below the place where the two part: settle by rewriting both sides.
+        return list(deviations(*self.settle(stream, recorded, produced)))
 
     def settle(self, stream: str, recorded: Any, produced: Any) -> tuple[Any, Any]:
         """Both documents with every place that a path rule covers made equal. Unlike `compare` this needs no
         alignment of the two, so that sequences of states can be settled state by state."""
-        for rule in self._rules:
-            if rule.stream == stream and rule.path is not None:
-                recorded, changed_recorded = _canonical(recorded, rule, rule.recorded, rule.produced)
-                produced, changed_produced = _canonical(produced, rule, rule.produced, rule.recorded)
-                if changed_recorded or changed_produced:
-                    self.used.add(rule.id)
-        return recorded, produced
+        return self.settle_recorded(stream, recorded), self.settle_produced(stream, produced)
 
-    def settle_one(self, stream: str, document: Any) -> Any:
-        """One document with everything that rules cover reduced to one form, whichever side it comes from."""
-        return self.settle(stream, document, document)[1]
+    def settle_recorded(self, stream: str, document: Any) -> Any:
+        for rule in self._path_rules(stream):
+            document, changed = _canonical(document, rule, rule.recorded, rule.produced)
+            if changed:
+                self.used.add(rule.id)
+        return document
+
+    def settle_produced(self, stream: str, document: Any) -> Any:
+        for rule in self._path_rules(stream):
+            document, changed = _canonical(document, rule, rule.produced, rule.recorded)
+            if changed:
+                self.used.add(rule.id)
+        return document
+
+    def _path_rules(self, stream: str) -> Iterator[Rule]:
+        return (rule for rule in self._rules if rule.stream == stream and rule.path is not None)
 
     def may_be_extra(self, stream: str, item: Any) -> bool:
         return self._item_rule(stream, item, "extra")
@@ -179,8 +185,13 @@ class CaseRules:
     def _rule_for(self, stream: str, deviation: Deviation) -> Rule | None:
         path = paths.parse(deviation.path.removesuffix(" order"))
         for rule in self._rules:
-            if (rule.stream == stream and rule.path is not None and paths.matches(rule.path, path)
-                    and rule.recorded.accepts(deviation.recorded) and rule.produced.accepts(deviation.produced)):
+            if (
+                rule.stream == stream
+                and rule.path is not None
+                and paths.matches(rule.path, path)
+                and rule.recorded.accepts(deviation.recorded)
+                and rule.produced.accepts(deviation.produced)
+            ):
                 return rule
         return None
 
@@ -221,8 +232,13 @@ def _rule(name: str, ident: str, raw: Any) -> Rule:
     if not isinstance(raw, dict) or not isinstance(raw.get("stream"), str) or set(raw) - _RULE_KEYS:
         raise DifferenceListError(f"{name}: a rule is a map of {sorted(_RULE_KEYS)} with `stream`: {raw!r}")
     if "path" in raw:
-        return Rule(ident, raw["stream"], tuple(paths.parse(raw["path"])),
-                    _matcher(name, raw.get("recorded", "absent")), _matcher(name, raw.get("produced", "absent")))
+        return Rule(
+            ident,
+            raw["stream"],
+            tuple(paths.parse(raw["path"])),
+            _matcher(name, raw.get("recorded", "absent")),
+            _matcher(name, raw.get("produced", "absent")),
+        )
     if ("extra" in raw) == ("missing" in raw):
         raise DifferenceListError(f"{name}: a rule has `path`, or one of `extra` and `missing`: {raw!r}")
     return Rule(ident, raw["stream"], extra=raw.get("extra"), missing=raw.get("missing"))

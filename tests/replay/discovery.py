@@ -58,5 +58,6 @@ def _chain(folder: Path) -> Iterator[str]:
     if isinstance(listed, dict):
         yield from listed
     else:
-        yield from (str(pair.get("name", index)) if isinstance(pair, dict) else str(pair)
-                    for index, pair in enumerate(listed))
+        yield from (
+            str(pair.get("name", index)) if isinstance(pair, dict) else str(pair) for index, pair in enumerate(listed)
+        )

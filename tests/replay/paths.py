@@ -111,15 +111,22 @@ def walk(document: Any, path: Sequence[str] = ()) -> Iterator[tuple[list[str], A
             yield from walk(value, (*path, step))
 
 
-def rebuild(document: Any, changes: dict[tuple[str, ...], Any], removed: set[tuple[str, ...]],
-            path: tuple[str, ...] = ()) -> Any:
+def rebuild(
+    document: Any, changes: dict[tuple[str, ...], Any], removed: set[tuple[str, ...]], path: tuple[str, ...] = ()
+) -> Any:
     """A copy of the document with the values at some paths replaced and others taken out."""
     if path in changes:
         return changes[path]
     if isinstance(document, dict):
-        return {name: rebuild(value, changes, removed, (*path, name))
-                for name, value in document.items() if (*path, name) not in removed}
+        return {
+            name: rebuild(value, changes, removed, (*path, name))
+            for name, value in document.items()
+            if (*path, name) not in removed
+        }
     if isinstance(document, list):
-        return [rebuild(value, changes, removed, (*path, step))
-                for step, value in zip(item_steps(document), document, strict=True) if (*path, step) not in removed]
+        return [
+            rebuild(value, changes, removed, (*path, step))
+            for step, value in zip(item_steps(document), document, strict=True)
+            if (*path, step) not in removed
+        ]
     return document

@@ -12,13 +12,14 @@ Outcome = Literal["pass", "fail", "skip"]
 
 @dataclass(frozen=True)
 class CaseResult:
-    """`detail` is the first difference of a failed case or the reason of a skipped one; `differences` are the ids of
-    listed differences that a passed case needed."""
+    """`detail` is the first difference of a failed case or the reason of a skipped one, `more` its other differences;
+    `differences` are the ids of listed differences that a passed case needed."""
 
     name: str
     outcome: Outcome
     detail: str = ""
     differences: Sequence[str] = ()
+    more: Sequence[str] = ()
 
     def line(self) -> str:
         parts = [f"{self.outcome:<4} {self.name}"]
@@ -30,13 +31,19 @@ class CaseResult:
 
 
 class Report:
-    def __init__(self, out: TextIO) -> None:
+    """`every` prints all differences of a failed case, indented under its line, not only the first."""
+
+    def __init__(self, out: TextIO, every: bool = False) -> None:
         self._out = out
+        self._every = every
         self._counts: Counter[str] = Counter()
 
     def add(self, result: CaseResult) -> None:
         self._counts[result.outcome] += 1
         print(result.line(), file=self._out, flush=True)
+        if self._every:
+            for difference in result.more:
+                print(f"       {difference}", file=self._out, flush=True)
 
     def finish(self) -> int:
         """Print the counts; the process's exit code."""

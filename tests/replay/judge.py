@@ -1,0 +1,341 @@
+"""Compares what our controller did in a case with what the Go controller did: rulings 1 to 5 and 8 to 13.
+
+Each `_judge_*` yields sentences, one for each place where the two part and no listed difference covers it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from replay import sequence
+from replay.compare import deviations, shown
+from replay.differences import CaseRules
+from replay.record import Record
+from replay.sequence import Incarnation, PlanNumbers, Step
+
+SHELLS = ("sh", "bash")
+WIRE_HEADERS = ("Host", "Authorization", "Content-Type")
+"""The rest of a request's headers belongs to the HTTP library, not to the contract (ruling 2: effects)."""
+
+
+def judge(recorded: Record, produced: Record, rules: CaseRules) -> list[str]:
+    """Every difference that is not listed; empty = the case passes. `rules.used` then has the ids that were needed."""
+    ends = Ends()
+    found = list(_judge_status(recorded, produced, rules, ends))
+    found += _judge_resources(recorded, produced, rules, ends)
+    found += _judge_objects(recorded, produced, rules)
+    found += _judge_requests(recorded, produced, rules, ends)
+    found += _judge_events(recorded, produced, rules, ends)
+    return found
+
+
+class Ends:
+    """Where the recording of each object ended within what we produced. We requeue at once when a plan is done (D11),
+    so a recording that stops while one lingers stops in the middle of ours."""
+
+    def __init__(self) -> None:
+        self.number: dict[str, int] = {}
+        self.surplus: dict[str, bool] = {}
+        self.plans: dict[str, dict[str, str]] = {}
+        """By object: number of the recorded plan -> number of the produced one."""
+
+    def cut(self, key: str) -> bool:
+        return self.surplus.get(key, False)
+
+
+# Status
+
+
+def _judge_status(recorded: Record, produced: Record, rules: CaseRules, ends: Ends) -> Iterator[str]:
+    mine = {one.key: one for one in sequence.incarnations(produced.status)}
+    for theirs in sequence.incarnations(recorded.status):
+        ours = mine.pop(theirs.key, None)
+        if ours is None:
+            yield f"{theirs.key}: recorded {len(theirs.lines)} states, we never saw the object"
+        else:
+            yield from _judge_incarnation(theirs, ours, rules, ends)
+    for key in mine:
+        yield f"{key}: not in the recording"
+
+
+def _judge_incarnation(theirs: Incarnation, ours: Incarnation, rules: CaseRules, ends: Ends) -> Iterator[str]:
+    for listed in (False, True):
+        recorded = _states(theirs, rules, listed, "missing")
+        produced = _states(ours, rules, listed, "extra")
+        steps, our_steps = sequence.settled_sequence(recorded), sequence.settled_sequence(produced)
+        surplus = len(our_steps) > len(steps) and _goes_on(steps[-1])
+        compared = our_steps[: len(steps)] if surplus else our_steps
+        parted = list(_sequence_differences(theirs.key, steps, compared))
+        kept = [state for state, number in produced if number <= compared[-1].number] if compared else []
+        parted += _followed_differences(theirs.key, [state for state, _ in recorded], kept, surplus)
+        if not parted:
+            break
+    ends.number[theirs.key] = compared[-1].number if compared else 0
+    ends.surplus[theirs.key] = surplus
+    ends.plans[theirs.key] = _plan_pairs(theirs, ours, steps, compared)
+    yield from parted
+
+
+def _states(one: Incarnation, rules: CaseRules, listed: bool, side: str) -> list[tuple[dict[str, Any], int]]:
+    """The comparable states of one side; with `listed`, after the listed differences were settled."""
+    states = [(sequence.comparable(line), line["n"]) for line in one.lines]
+    if not listed:
+        return states
+    may_go = rules.may_be_missing if side == "missing" else rules.may_be_extra
+    kept = [(state, number) for state, number in states if not may_go("status", state)]
+    settle = rules.settle_recorded if side == "missing" else rules.settle_produced
+    return [(settle("status", state), number) for state, number in kept]
+
+
+def _goes_on(last: Step) -> bool:
+    """The recording ends with a plan that is not cleaned up yet, and with a node that did not fail."""
+    status = last.state["status"]
+    plan = status.get("plan")
+    return not last.state["deleted"] and plan is not None and plan["phase"] in ("Active", "Complete")
+
+
+def _sequence_differences(key: str, theirs: list[Step], ours: list[Step]) -> Iterator[str]:
+    for index in range(max(len(theirs), len(ours))):
+        where = f"{key}: state {index + 1} of {len(theirs)}"
+        if index >= len(ours):
+            yield f"{where} ({_title(theirs[index])}) was never reached"
+            return
+        if index >= len(theirs):
+            yield f"{key}: state {index + 1} is one more than recorded: {_title(ours[index])}"
+            return
+        if theirs[index].state != ours[index].state:
+            parted = next(deviations(theirs[index].state, ours[index].state))
+            yield f"{where} ({_title(theirs[index])}; ours: {_title(ours[index])}): {parted}"
+            return
+
+
+def _title(step: Step) -> str:
+    status = step.state["status"]
+    plan = status.get("plan")
+    words = ["deleted" if step.state["deleted"] else status.get("phase", "no phase")]
+    if plan is not None:
+        words.append(f"{plan['id']} {plan['phase']}")
+    return " ".join(words)
+
+
+def _followed_differences(
+    key: str, theirs: list[dict[str, Any]], ours: list[dict[str, Any]], surplus: bool
+) -> Iterator[str]:
+    recorded, produced = (PlanNumbers().apply(sequence.followed(states)) for states in (theirs, ours))
+    for name, values in recorded.items():
+        if values != produced[name] and not (surplus and _is_prefix(values, produced[name])):
+            yield f"{key}: {name} went {shown(values, 600)}, ours {shown(produced[name], 600)}"
+
+
+def _is_prefix(values: list[Any], longer: list[Any]) -> bool:
+    return longer[: len(values)] == values or values[: len(longer)] == longer
+
+
+def _plan_pairs(theirs: Incarnation, ours: Incarnation, steps: list[Step], compared: list[Step]) -> dict[str, str]:
+    """Recorded plan -> our plan, by their place among the plans of the object."""
+    recorded = _plans_at(theirs, [step.number for step in steps])
+    produced = _plans_at(ours, [step.number for step in compared])
+    return dict(zip(recorded, produced, strict=False))
+
+
+def _plans_at(one: Incarnation, numbers: list[int]) -> list[str]:
+    last = max(numbers, default=0)
+    plans = [
+        line["status"]["plan"]["id"]
+        for line in one.lines
+        if line["n"] <= last and (line.get("status") or {}).get("plan")
+    ]
+    return list(dict.fromkeys(plan.removeprefix("<").removesuffix(">") for plan in plans))
+
+
+# Objects
+
+
+def _judge_resources(recorded: Record, produced: Record, rules: CaseRules, ends: Ends) -> Iterator[str]:
+    """The sei.io objects as they stood when the recording ended."""
+    theirs = _by_name(recorded.objects["resources"])
+    ours = _by_name(produced.objects["resources"])
+    for key, item in theirs.items():
+        mine = ours.get(key)
+        if mine is None:
+            continue  # already told with the states
+        if ends.cut(key):
+            mine = produced.snapshots.get(ends.number[key], mine)
+        left = rules.compare("objects", {key: object_form(item)}, {key: object_form(mine)})
+        yield from (str(deviation) for deviation in left)
+
+
+def _judge_objects(recorded: Record, produced: Record, rules: CaseRules) -> Iterator[str]:
+    created = _by_name(recorded.objects["created"]), _by_name(produced.objects["created"])
+    yield from (str(deviation) for deviation in rules.compare("objects", *map(_forms, created)))
+    theirs = _by_name(recorded.objects["userObjects"])
+    ours = {key: item for key, item in _by_name(produced.objects["userObjects"]).items() if key in theirs}
+    yield from (str(deviation) for deviation in rules.compare("objects", _forms(theirs), _forms(ours)))
+
+
+def _by_name(items: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
+    for item in items:
+        key = name = f"{item['kind']}/{item['metadata']['name']}"
+        number = 1
+        while key in found:
+            number += 1
+            key = f"{name}#{number}"
+        found[key] = item
+    return found
+
+
+def _forms(items: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    return {key: object_form(item) for key, item in items.items()}
+
+
+def object_form(item: dict[str, Any]) -> Any:
+    """An object as it is compared: scripts' text out, owned fields by manager, conditions by type, plans from 1."""
+    form = _without_scripts(item)
+    metadata = dict(form["metadata"])
+    if "managedFields" in metadata:
+        metadata["managedFields"] = {
+            " ".join(filter(None, (entry["manager"], entry["operation"], entry.get("subresource")))): {
+                "apiVersion": entry.get("apiVersion"),
+                "fields": dict.fromkeys(entry["fields"], True),
+            }
+            for entry in metadata["managedFields"]
+        }
+    form = {**form, "metadata": metadata}
+    status = form.get("status")
+    if isinstance(status, dict) and isinstance(status.get("conditions"), list):
+        conditions = {c["type"]: {n: v for n, v in c.items() if n != "type"} for c in status["conditions"]}
+        form["status"] = {**status, "conditions": conditions}
+    return PlanNumbers().apply(form)
+
+
+def _without_scripts(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_without_scripts(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    form = {name: _without_scripts(item) for name, item in value.items()}
+    command = form.get("command")
+    if isinstance(command, list) and len(command) > 1 and command[1] == "-c" and _is_shell(command[0]):
+        whole = [*command, *(form.get("args") or [])]
+        if len(whole) > 2:
+            place = ("command", 2) if len(command) > 2 else ("args", 0)
+            form[place[0]] = [*form[place[0]][: place[1]], "<script>", *form[place[0]][place[1] + 1 :]]
+    return form
+
+
+def _is_shell(program: Any) -> bool:
+    return isinstance(program, str) and program.rsplit("/", 1)[-1] in SHELLS
+
+
+# Requests to sidecars
+
+
+def _judge_requests(recorded: Record, produced: Record, rules: CaseRules, ends: Ends) -> Iterator[str]:
+    theirs = _requests(recorded.requests, _renamer(recorded, ends, recorded_side=True))
+    ours = _requests(produced.requests, _renamer(produced, ends, recorded_side=False))
+    for node, mine in ours.items():
+        _align(theirs.get(node, {"tasks": {}, "order": [], "other": {}}), mine, ends.cut(f"SeiNode/{node}"))
+    left = rules.compare("requests", theirs, ours)
+    yield from (f"sidecar requests: {deviation}" for deviation in left)
+
+
+def _renamer(record: Record, ends: Ends, *, recorded_side: bool) -> dict[str, str]:
+    """Plans by object and by their place there: `n0/1`. A plan that has no counterpart keeps its own name."""
+    names: dict[str, str] = {}
+    for key, pairs in ends.plans.items():
+        for place, (recorded, produced) in enumerate(pairs.items(), 1):
+            names[recorded if recorded_side else produced] = f"{key.partition('/')[2]}/{place}"
+    return names
+
+
+def _requests(lines: list[dict[str, Any]], names: dict[str, str]) -> dict[str, Any]:
+    """By node: each task's distinct POSTs and how it ended, the order in which tasks were first posted, and the other
+    requests once each (repeats are polling)."""
+    nodes: dict[str, Any] = {}
+    for line in lines:
+        node = nodes.setdefault(line["node"], {"tasks": {}, "order": [], "other": {}})
+        if line["path"] == "/v0/tasks" and line["method"] == "POST":
+            _add_post(node, _renamed(line, names))
+        elif line["path"].startswith("/v0/tasks/"):
+            _add_poll(node, _renamed(line, names))
+        else:
+            node["other"].setdefault(f"{line['method']} {line['path']}", _headers(line))
+    return nodes
+
+
+def _renamed(line: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
+    text = json.dumps(line)
+    for plan, place in names.items():
+        text = text.replace(f"<task:{plan}/", f"<task:{place}/")
+    return dict(json.loads(text))
+
+
+def _add_post(node: dict[str, Any], line: dict[str, Any]) -> None:
+    body = line["body"] if isinstance(line["body"], dict) else {}
+    ident = str(body.get("id"))
+    if ident not in node["tasks"]:
+        node["order"].append(ident)
+    task = node["tasks"].setdefault(ident, {"posts": [], "polled": {}})
+    post = {"body": body or line.get("raw"), "raw": line.get("raw"), "headers": _headers(line)}
+    if post not in task["posts"]:
+        task["posts"].append(post)
+
+
+def _add_poll(node: dict[str, Any], line: dict[str, Any]) -> None:
+    ident = line["path"].removeprefix("/v0/tasks/")
+    task = node["tasks"].setdefault(ident, {"posts": [], "polled": {}})
+    response = line["response"]
+    body = response.get("body") if isinstance(response, dict) else None
+    if isinstance(body, dict) and body.get("status") in ("completed", "failed"):
+        task["polled"] = {name: body[name] for name in ("type", "status", "run", "error") if name in body}
+
+
+def _headers(line: dict[str, Any]) -> dict[str, str]:
+    found = {name.title(): value for name, value in line["headers"]}
+    return {name: found[name] for name in WIRE_HEADERS if name in found}
+
+
+def _align(theirs: dict[str, Any], ours: dict[str, Any], cut: bool) -> None:
+    """Take out of ours what the recording cannot speak of: polls of tasks it never polled to their end (D7 polls more),
+    probes it did not come to, and, where it ended before ours did, tasks that came later."""
+    for ident, task in list(ours["tasks"].items()):
+        recorded = theirs["tasks"].get(ident)
+        if recorded is None and cut:
+            del ours["tasks"][ident]
+            ours["order"] = [other for other in ours["order"] if other != ident]
+        elif recorded is not None and (not recorded["polled"] or not task["polled"]):
+            recorded["polled"] = task["polled"] = {}
+    if "GET /v0/healthz" not in theirs["other"]:
+        ours["other"].pop("GET /v0/healthz", None)
+
+
+# Events and checks
+
+
+def _judge_events(recorded: Record, produced: Record, rules: CaseRules, ends: Ends) -> Iterator[str]:
+    theirs, ours = _events(recorded.events), _events(produced.events)
+    for key in [key for key in ours if key not in theirs and ends.cut(key.split(" ", 1)[0])]:
+        del ours[key]
+    left = rules.compare("events", theirs, ours)
+    yield from (f"events: {deviation}" for deviation in left)
+
+
+def _events(events: list[dict[str, Any]]) -> dict[str, Any]:
+    """By object, type, reason and message. How often an Event repeats is a number of passes: once, or more than once."""
+    found: dict[str, Any] = {}
+    for event in events:
+        key = f"{event['object']} {event['type']} {event['reason']} {event['message']}"
+        again = key in found or event["count"] > 1
+        found[key] = {
+            "times": "repeated" if again else "once",
+            "component": event["source"].get("component"),
+            "reportingComponent": event["reportingComponent"],
+        }
+    return found
+
+
+def judge_checks(recorded: dict[str, Any], seen: dict[str, Any], rules: CaseRules) -> list[str]:
+    return [f"check: {deviation}" for deviation in rules.compare("checks", recorded, seen)]
