@@ -91,7 +91,7 @@ class HoldRecords(Protocol):
     """The one thing a task may do to other tasks' rows: a hold removes every recorded mark-ready."""
 
     async def purge(self, task_type: str) -> int:
-        """Deletes all rows of a type whatever their status; the number removed. Raises StoreUnavailable."""
+        """Deletes all rows of a type whatever their status; the number removed. Raises StoreUnavailableError."""
         ...
 
 
@@ -120,7 +120,8 @@ class TaskContext:
     """Everything a handler may use.
 
     home: the node's home directory. settings: the validated environment. http: one session shared by all tasks; give
-    every request its own `aiohttp.ClientTimeout`. log: bound to the task's logger name; use `extra={"attrs": {...}}`.
+    every request its own `aiohttp.ClientTimeout`. log: bound to the task's logger name; use `extra={"attrs": {...}}`
+    with values that hold no secret.
     cancelled: set when the task was deleted or the process is stopping; code running in threads polls it.
     """
 
@@ -129,7 +130,7 @@ class TaskContext:
     run: int
     home: Path
     settings: Settings
-    http: aiohttp.ClientSession
+    open_http: Callable[[], aiohttp.ClientSession]
     log: logging.Logger
     records: HoldRecords
     markers: TxMarkers
@@ -156,6 +157,11 @@ class TaskContext:
             with contextlib.suppress(Exception):
                 await running
             raise
+
+    @property
+    def http(self) -> aiohttp.ClientSession:
+        """The shared session, made when the first task asks: loading aiohttp costs a quarter of an idle sidecar."""
+        return self.open_http()
 
     @property
     def config_dir(self) -> Path:
@@ -216,9 +222,7 @@ class Decoder:
 
     def text_map(self, name: str) -> dict[str, str]:
         """An object whose values are strings; absent is empty."""
-        return {
-            key: "" if item is None else _text(f"{name}.{key}", item) for key, item in self._object(name).items()
-        }
+        return {key: "" if item is None else _text(f"{name}.{key}", item) for key, item in self._object(name).items()}
 
     def object_map(self, name: str) -> dict[str, dict[str, Any]]:
         """An object whose values are objects; absent is empty, a null value is an empty object."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import dataclass
+from functools import cache
 from importlib.util import find_spec
 
 from seiops.sidecar.task import Handler
@@ -56,6 +57,7 @@ REGISTRY: dict[str, TaskType] = {
 """Wire type to module. The wire strings are a one-way contract: never rename one."""
 
 
+@cache
 def find(task_type: str) -> TaskType | None:
     """The entry of a type this build can run, or None."""
     entry = REGISTRY.get(task_type)

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from seiops.sidecar.store import StoreUnavailable
+from seiops.sidecar.store import StoreUnavailableError
 from seiops.sidecar.task import Params, TaskContext, TaskError
 
 
 async def run(ctx: TaskContext, params: Params) -> dict[str, Any] | None:
     try:
-        await ctx.records.purge("mark-ready")
-    except StoreUnavailable as error:
+        removed = await ctx.records.purge("mark-ready")
+    except StoreUnavailableError as error:
         raise TaskError(f"mark-not-ready: purging mark-ready records: {error}", retryable=True) from error
+    ctx.log.info("purged mark-ready records before hold", extra={"attrs": {"count": removed}})
     return None

@@ -1,0 +1,292 @@
+"""The HTTP API: which path does what, who may call it, and how a task looks on the wire (docs/contracts/sidecar.md 2)."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import quote, unquote_to_bytes
+
+from seiops.sidecar import logs, metrics, wirejson
+from seiops.sidecar.engine import BusyError, Submission, SubmitError
+from seiops.sidecar.http1 import BodyError, BodyTooLargeError, Request, Response
+from seiops.sidecar.node_id import NodeIdError, read_node_id
+from seiops.sidecar.settings import TRUSTED_HEADER, Settings
+from seiops.sidecar.store import RUNNING, StoreUnavailableError, TaskRow
+
+LIST_LIMIT = 100
+BYPASS = ("/v0/healthz", "/v0/livez", "/v0/metrics", "/v0/startupz")
+PARSE_IN_THREAD_ABOVE = 64 * 1024
+
+MISSING_HEADER = "missing X-Remote-User header"
+DUPLICATE_HEADER = "expected exactly one X-Remote-User header \u2014 proxy must overwrite, not append"
+EMPTY_HEADER = "empty X-Remote-User header"
+
+_SLASHES = re.compile(r"/+")
+
+log = logs.logger("sidecar.server")
+
+Route = Callable[[Request, str], Awaitable[Response]]
+
+
+class Tasks(Protocol):
+    """What the API needs of the engine."""
+
+    @property
+    def ready(self) -> bool: ...
+
+    async def submit(self, submission: Submission) -> str: ...
+
+    async def delete(self, task_id: str) -> bool: ...
+
+    def progress_of(self, task_id: str) -> dict[str, Any] | None: ...
+
+
+class TaskRows(Protocol):
+    """What the API needs of the store."""
+
+    async def get(self, task_id: str) -> TaskRow | None: ...
+
+    async def newest(self, limit: int) -> list[TaskRow]: ...
+
+    async def ping(self) -> None: ...
+
+
+class Api:
+    """Answers every request; `handle` never raises for what a client sent."""
+
+    def __init__(self, settings: Settings, tasks: Tasks, rows: TaskRows) -> None:
+        self._settings = settings
+        self._tasks = tasks
+        self._rows = rows
+        self._home: Path = settings.home
+        probe: dict[str, Route] = {"GET": self._readiness}
+        self._routes: dict[str, dict[str, Route]] = {
+            "/v0/healthz": probe,
+            "/v0/startupz": probe,
+            "/v0/livez": {"GET": self._liveness},
+            "/v0/status": {"GET": self._status},
+            "/v0/metrics": {"GET": self._metrics},
+            "/v0/node-id": {"GET": self._node_id},
+            "/v0/openapi.json": {"GET": self._openapi},
+            "/v0/tasks": {"GET": self._list, "POST": self._submit},
+        }
+        self._task_routes: dict[str, Route] = {"GET": self._get, "DELETE": self._delete}
+
+    async def handle(self, request: Request) -> Response:
+        if request.target == "*":
+            return Response(200 if request.method == "OPTIONS" else 400)
+        if (refusal := self._authenticate(request)) is not None:
+            return refusal
+        clean = clean_path(request.raw_path)
+        if clean != request.raw_path and request.method != "CONNECT":
+            return _redirect(request, clean)
+        routes, task_id = self._match(request.raw_path)
+        if routes is None:
+            return _plain(404, "404 page not found\n")
+        route = routes.get("GET" if request.method == "HEAD" else request.method)
+        if route is None:
+            allowed = sorted({*routes, "HEAD"} if "GET" in routes else routes)
+            return _plain(405, "Method Not Allowed\n", ("Allow", ", ".join(allowed)))
+        try:
+            return await route(request, task_id)
+        except StoreUnavailableError as error:
+            log.error("store unavailable", extra={"attrs": {"method": request.method, "err": error}})
+            return _retry(f"task store unavailable: {error}")
+        except Exception:
+            log.exception("request handler failed", extra={"attrs": {"method": request.method, "path": request.path}})
+            return _error(500, "internal error; see the sidecar's log")
+
+    # --- access ----------------------------------------------------------------------------------------------------
+
+    def _authenticate(self, request: Request) -> Response | None:
+        """None when the request may pass. Comes before routing: an unknown path without the header is a 401."""
+        if self._settings.authn_mode != TRUSTED_HEADER or request.path in BYPASS:
+            return None
+        values = request.header("x-remote-user")
+        if not values:
+            return _unauthorized("missing_header", MISSING_HEADER)
+        if len(values) > 1:
+            return _unauthorized("duplicate_header", DUPLICATE_HEADER)
+        if not values[0]:
+            return _unauthorized("empty_header", EMPTY_HEADER)
+        return None
+
+    def _match(self, raw_path: str) -> tuple[dict[str, Route] | None, str]:
+        """The routes of a path by method, and the task id when the path holds one."""
+        segments = [unquote_to_bytes(segment).decode("utf-8", "replace") for segment in raw_path.split("/")]
+        if len(segments) == 4 and segments[:3] == ["", "v0", "tasks"] and segments[3]:
+            return self._task_routes, segments[3]
+        if len(segments) == 3 and "/" not in segments[2]:
+            return self._routes.get("/".join(segments)), ""
+        return None, ""
+
+    # --- probes ----------------------------------------------------------------------------------------------------
+
+    async def _readiness(self, request: Request, _: str) -> Response:
+        return Response(200 if self._tasks.ready else 503)
+
+    async def _liveness(self, request: Request, _: str) -> Response:
+        try:
+            await self._rows.ping()
+        except StoreUnavailableError as error:
+            verbose = "verbose=1" in request.query.split("&")
+            return _error(503, str(error)) if verbose else Response(503)
+        return Response(200)
+
+    async def _status(self, request: Request, _: str) -> Response:
+        return _json(200, '{"status":"Ready"}' if self._tasks.ready else '{"status":"Initializing"}')
+
+    async def _metrics(self, request: Request, _: str) -> Response:
+        accepted = ",".join(request.header("accept-encoding"))
+        if any(part.split(";")[0].strip() == "gzip" for part in accepted.split(",")):
+            body = metrics.compressed_exposition()
+            return Response(200, [("Content-Encoding", "gzip"), ("Content-Type", metrics.CONTENT_TYPE)], body)
+        return Response(200, [("Content-Type", metrics.CONTENT_TYPE)], metrics.exposition())
+
+    async def _node_id(self, request: Request, _: str) -> Response:
+        try:
+            node_id = await asyncio.to_thread(read_node_id, self._home)
+        except NodeIdError as error:
+            return _error(500, str(error))
+        return _json(200, wirejson.encode({"nodeId": node_id}))
+
+    async def _openapi(self, request: Request, _: str) -> Response:
+        from seiops.sidecar.openapi import document
+
+        return _json(200, wirejson.encode(document()))
+
+    # --- tasks -----------------------------------------------------------------------------------------------------
+
+    async def _submit(self, request: Request, _: str) -> Response:
+        try:
+            body = await request.read_body(self._settings.max_body_bytes)
+        except BodyError:
+            return _error(400, "invalid request body")
+        except BodyTooLargeError:
+            return _error(413, f"request body is larger than {self._settings.max_body_bytes} bytes")
+        try:
+            if len(body) > PARSE_IN_THREAD_ABOVE:
+                submission = await asyncio.to_thread(parse_submission, body)
+            else:
+                submission = parse_submission(body)
+        except wirejson.JsonError:
+            return _error(400, "invalid request body")
+        if not submission.type:
+            return _error(400, "type is required")
+        try:
+            task_id = await self._tasks.submit(submission)
+        except SubmitError as error:
+            return _error(400, str(error))
+        except BusyError as error:
+            return _retry(str(error))
+        except StoreUnavailableError as error:
+            return _retry(f"persist task: {error}")
+        return _json(201, wirejson.encode({"id": task_id}))
+
+    async def _list(self, request: Request, _: str) -> Response:
+        rows = await self._rows.newest(LIST_LIMIT)
+        return _json(200, "[" + ",".join(self._render(row) for row in rows) + "]")
+
+    async def _get(self, request: Request, task_id: str) -> Response:
+        row = await self._rows.get(task_id)
+        return _error(404, "task not found") if row is None else _json(200, self._render(row))
+
+    async def _delete(self, request: Request, task_id: str) -> Response:
+        try:
+            found = await self._tasks.delete(task_id)
+        except StoreUnavailableError as error:
+            log.error("deleting a task failed", extra={"attrs": {"id": task_id, "err": error}})
+            return _retry("failed to delete task; retry")
+        return Response(204) if found else _error(404, "task not found")
+
+    def _render(self, row: TaskRow) -> str:
+        """A task result with its members in the fixed order (docs/contracts/sidecar.md 3.11), as JSON text."""
+        result = row.result
+        if row.status == RUNNING and (progress := self._tasks.progress_of(row.id)) is not None:
+            result = wirejson.encode(progress)
+        error = row.error
+        if row.damage is not None:
+            error = f"{error}; stored row is damaged: {row.damage}".removeprefix("; ")
+        members = [("id", wirejson.encode(row.id)), ("type", wirejson.encode(row.type))]
+        members += [("status", wirejson.encode(row.status)), ("run", str(row.run))]
+        if row.params is not None:
+            members.append(("params", row.params))
+        if result is not None:
+            members.append(("result", result))
+        if error:
+            members.append(("error", wirejson.encode(error)))
+        if row.detail is not None:
+            members.append(("errorDetail", row.detail))
+        members.append(("submittedAt", wirejson.encode(row.submitted_text)))
+        if row.completed_text is not None:
+            members.append(("completedAt", wirejson.encode(row.completed_text)))
+        return "{" + ",".join(f'"{name}":{text}' for name, text in members) + "}"
+
+
+def parse_submission(body: bytes) -> Submission:
+    """Reads the first JSON value of a body (docs/contracts/sidecar.md 2.4). Raises JsonError; an empty type is let through."""
+    value = wirejson.decode_first(body)
+    task_type = wirejson.member(value, "type")
+    task_id = wirejson.member(value, "id")
+    params = wirejson.member(value, "params")
+    if not isinstance(task_type, (str, type(None))) or not isinstance(task_id, (str, type(None))):
+        raise wirejson.JsonError("type and id are strings")
+    if not isinstance(params, (dict, type(None))):
+        raise wirejson.JsonError("params is an object")
+    return Submission.of(task_type or "", task_id or "", params)
+
+
+def clean_path(path: str) -> str:
+    """The path without empty, `.` and `..` segments; a trailing slash stays."""
+    if not path.startswith("/"):
+        path = "/" + path
+    out: list[str] = []
+    for segment in _SLASHES.split(path)[1:]:
+        if segment == "..":
+            out = out[:-1]
+        elif segment not in ("", "."):
+            out.append(segment)
+    clean = "/" + "/".join(out)
+    return clean + "/" if path.endswith("/") and clean != "/" else clean
+
+
+def _json(status: int, text: str) -> Response:
+    return Response(status, [("Content-Type", "application/json")], text.encode() + b"\n")
+
+
+def _error(status: int, message: str) -> Response:
+    return _json(status, wirejson.encode({"error": message}))
+
+
+def _retry(message: str) -> Response:
+    response = _error(503, message)
+    response.headers.append(("Retry-After", "1"))
+    return response
+
+
+def _plain(status: int, text: str, *extra: tuple[str, str]) -> Response:
+    headers = [*extra, ("Content-Type", "text/plain; charset=utf-8"), ("X-Content-Type-Options", "nosniff")]
+    return Response(status, headers, text.encode())
+
+
+def _unauthorized(reason: str, message: str) -> Response:
+    metrics.AUTHN_REJECTIONS.labels(reason).inc()
+    return _error(401, message)
+
+
+def _redirect(request: Request, clean: str) -> Response:
+    location = quote(clean, safe="/$&+,:;=@!'()*~-._") + (f"?{request.query}" if request.query else "")
+    if request.method not in ("GET", "HEAD"):
+        return Response(307, [("Location", location)])
+    shown = (
+        location.replace("&", "&amp;")
+        .replace("<", "&lt;")
+        .replace(">", "&gt;")
+        .replace('"', "&#34;")
+        .replace("'", "&#39;")
+    )
+    body = f'<a href="{shown}">Temporary Redirect</a>.\n\n'
+    return Response(307, [("Content-Type", "text/html; charset=utf-8"), ("Location", location)], body.encode())
