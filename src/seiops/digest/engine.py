@@ -112,7 +112,7 @@ class MemiavlStore(Protocol):
     tree_dir: str
 
     def digest(self, normalizations: Sequence[Normalization], hooks: ScanHooks) -> list[Totals]:
-        """One Totals a normalization, in the order given, from one pass over the leaves."""
+        """One Totals a normalization, in the order given."""
 
     def inspect(
         self, query: InspectQuery, normalization: Normalization, on_row: Callable[[Row], None] | None
@@ -128,6 +128,19 @@ class MemiavlStore(Protocol):
     def close(self) -> None: ...
 
 
+class CompositeStore(Protocol):
+    """Union of a FlatKV and a memiavl store under the migration boundary (docs/contracts/digest.md 1.10)."""
+
+    flatkv: FlatkvStore
+    memiavl: MemiavlStore
+
+    def digest(self, hooks: ScanHooks) -> Totals: ...
+
+    def shard_tree(self) -> ShardTree: ...
+
+    def rows(self, shards: Sequence[Shard]) -> Iterator[Row]: ...
+
+
 class Engine(Protocol):
     """Opens stores. `name` and `version` go into every record an engine's digest ends up in."""
 
@@ -140,5 +153,5 @@ class Engine(Protocol):
     def open_memiavl(self, root: str, height: int, mode: OpenMode, options: OpenOptions) -> MemiavlStore:
         """Open the `evm` tree at `height` (0 = `current`). Raises DigestError; never writes below `root`."""
 
-    def composite(self, flatkv: FlatkvStore, memiavl: MemiavlStore, hooks: ScanHooks) -> Totals:
-        """Union of both stores under the migration boundary (docs/contracts/digest.md 1.10). Both come from this engine."""
+    def composite(self, flatkv: FlatkvStore, memiavl: MemiavlStore) -> CompositeStore:
+        """Join two stores this engine opened; closing them stays with the caller."""

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from struct import Struct
+from typing import NamedTuple
 
 from seiops.digest.keys import BUCKETS, MARKERS, Bucket
 
@@ -124,8 +125,7 @@ class Totals:
         return sum(tally.count for tally in self.adjusted().values())
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """One logical row.
 
     `stored` is the value as its store holds it (empty where rows were merged), `height` the block of the last write where
@@ -141,9 +141,16 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """A point in a running scan: rows and bytes read so far, and how much there is in all where that is known."""
+    """A point in a running scan.
 
+    `source` is the store being read (a composite scan reads FlatKV first), `rows` what was read of it, `buffered` the
+    accounts waiting to be merged, `consumed` the memiavl rows a composite scan took.
+    """
+
+    source: Backend
     rows: int
-    bytes_read: int
-    bytes_total: int | None
     counts: Mapping[Bucket, int]
+    buffered: int = 0
+    consumed: int = 0
+    bytes_read: int | None = None
+    bytes_total: int | None = None
