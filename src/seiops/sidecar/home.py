@@ -10,23 +10,23 @@ from pathlib import Path
 
 _BOOTSTRAP_CONFIG = """\
 [base]
-  mode = "full"
+mode = "full"
 
 [p2p]
-  laddr = "tcp://0.0.0.0:26656"
-  persistent-peers = ""
+persistent-peers = ""
+laddr = "tcp://0.0.0.0:26656"
 
 [statesync]
-  enable = false
-  rpc-servers = ""
-  trust-hash = ""
-  trust-height = 0
+enable = false
+trust-height = 0
+trust-hash = ""
+rpc-servers = ""
 
 [consensus]
-  timeout-commit = "5s"
+timeout-commit = "5s"
 
 [mempool]
-  size = 5000
+size = 5000
 """
 
 
