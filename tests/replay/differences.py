@@ -134,36 +134,41 @@ class CaseRules:
 
     def compare(self, stream: str, recorded: Any, produced: Any) -> list[Deviation]:
         """What is left of the differences of two documents once the listed ones are settled."""
-        left: list[Deviation] = []
-        for deviation in deviations(recorded, produced):
-            rule = self._rule_for(stream, deviation)
-            if rule is None:
-                left.append(deviation)
-            else:
+        if not next(deviations(recorded, produced), None):
+            return []
+        for rule in self._path_rules(stream):
+            listed = _listed_places(recorded, produced, rule)
+            if listed:
                 self.used.add(rule.id)
-        if not left:
-            return left
-        # A listed difference may sit below the place where the two part: settle by rewriting both sides.
-        return list(deviations(*self.settle(stream, recorded, produced)))
-
-    def settle(self, stream: str, recorded: Any, produced: Any) -> tuple[Any, Any]:
-        """Both documents with every place that a path rule covers made equal. Unlike `compare` this needs no
-        alignment of the two, so that sequences of states can be settled state by state."""
-        return self.settle_recorded(stream, recorded), self.settle_produced(stream, produced)
+                recorded, produced = (paths.rebuild(side, {}, listed) for side in (recorded, produced))
+        return list(deviations(recorded, produced))
 
     def settle_recorded(self, stream: str, document: Any) -> Any:
+        """One side of a comparison that cannot be aligned place by place (a sequence of states): every place where the
+        recording holds what a rule says becomes a mark, or goes where one side has nothing."""
         for rule in self._path_rules(stream):
-            document, changed = _canonical(document, rule, rule.recorded, rule.produced)
-            if changed:
-                self.used.add(rule.id)
+            document = self._settled(document, rule, (rule.recorded,))
         return document
 
     def settle_produced(self, stream: str, document: Any) -> Any:
+        """The other side: here what the recording holds is as good, because a rule need not show in every state."""
         for rule in self._path_rules(stream):
-            document, changed = _canonical(document, rule, rule.produced, rule.recorded)
-            if changed:
-                self.used.add(rule.id)
+            document = self._settled(document, rule, (rule.produced, rule.recorded))
         return document
+
+    def _settled(self, document: Any, rule: Rule, accepted: tuple[Matcher, ...]) -> Any:
+        assert rule.path is not None
+        found = {
+            tuple(path)
+            for path, value in paths.places(document, rule.path)
+            if any(matcher.accepts(value) for matcher in accepted)
+        }
+        if not found:
+            return document
+        self.used.add(rule.id)
+        if "absent" in (rule.recorded.kind, rule.produced.kind):
+            return paths.rebuild(document, {}, found)
+        return paths.rebuild(document, dict.fromkeys(found, f"<listed {rule.id}>"), set())
 
     def _path_rules(self, stream: str) -> Iterator[Rule]:
         return (rule for rule in self._rules if rule.stream == stream and rule.path is not None)
@@ -182,37 +187,19 @@ class CaseRules:
                 return True
         return False
 
-    def _rule_for(self, stream: str, deviation: Deviation) -> Rule | None:
-        path = paths.parse(deviation.path.removesuffix(" order"))
-        for rule in self._rules:
-            if (
-                rule.stream == stream
-                and rule.path is not None
-                and paths.matches(rule.path, path)
-                and rule.recorded.accepts(deviation.recorded)
-                and rule.produced.accepts(deviation.produced)
-            ):
-                return rule
-        return None
 
-
-def _canonical(document: Any, rule: Rule, side: Matcher, other: Matcher) -> tuple[Any, bool]:
-    """Reduce the rule's places: taken out where one of the sides is allowed to have nothing there, else replaced by a
-    mark that names the rule. Returns whether this side showed the deviation (its own matcher accepted a value)."""
+def _listed_places(recorded: Any, produced: Any, rule: Rule) -> set[tuple[str, ...]]:
+    """The places at which the two sides part just as the rule says."""
     assert rule.path is not None
-    may_be_absent = "absent" in (side.kind, other.kind)
-    changes: dict[tuple[str, ...], Any] = {}
-    removed: set[tuple[str, ...]] = set()
-    for path, value in paths.places(document, rule.path):
-        if not (side.accepts(value) or other.accepts(value)):
-            continue
-        if may_be_absent:
-            removed.add(tuple(path))
-        else:
-            changes[tuple(path)] = f"<listed {rule.id}>"
-    if not changes and not removed:
-        return document, False
-    return paths.rebuild(document, changes, removed), True
+    theirs, ours = (
+        {tuple(path): value for path, value in paths.places(side, rule.path)} for side in (recorded, produced)
+    )
+    found = set()
+    for place in {**theirs, **ours}:
+        was, now = theirs.get(place, ABSENT), ours.get(place, ABSENT)
+        if was != now and rule.recorded.accepts(was) and rule.produced.accepts(now):
+            found.add(place)
+    return found
 
 
 def _entry(file: str, index: int, raw: Any) -> Entry:

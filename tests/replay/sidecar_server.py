@@ -54,9 +54,9 @@ class SidecarServer:
     async def start(self) -> None:
         server = web.Server(self._handle)
         # A hanging request has to notice that its client went away.
-        self._runner = web.ServerRunner(server, handler_cancellation=True)
+        self._runner = web.ServerRunner(server, handler_cancellation=True, shutdown_timeout=0.1)
         await self._runner.setup()
-        await web.TCPSite(self._runner, self.address, PORT, shutdown_timeout=0.1).start()
+        await web.TCPSite(self._runner, self.address, PORT).start()
         self._publish()
 
     async def stop(self) -> None:
