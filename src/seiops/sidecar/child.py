@@ -94,12 +94,14 @@ async def run(
     assert process.stdout is not None
     assert process.stderr is not None
     stdout, stderr = _Keeper(keep_bytes, on_line), _Keeper(keep_bytes, None)
+    draining = asyncio.gather(stdout.drain(process.stdout), stderr.drain(process.stderr))
     try:
-        await asyncio.gather(stdout.drain(process.stdout), stderr.drain(process.stderr), process.wait())
+        await _exited(process.pid)
+        _kill_group(process.pid)
+        await asyncio.gather(draining, process.wait())
     except BaseException:
         await asyncio.shield(_end_group(process, term_seconds))
         raise
-    _kill_group(process.pid)
     code = process.returncode
     assert code is not None
     ended_by = -code if code < 0 else None
@@ -152,6 +154,22 @@ class _Keeper:
             self._line = b""
 
 
+async def _exited(pid: int) -> None:
+    """Returns when the leader ended, even while something it started still holds its pipes open."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    loop = asyncio.get_running_loop()
+    ended = loop.create_future()
+    loop.add_reader(descriptor, lambda: ended.done() or ended.set_result(None))
+    try:
+        await ended
+    finally:
+        loop.remove_reader(descriptor)
+        os.close(descriptor)
+
+
 async def _end_group(process: asyncio.subprocess.Process, term_seconds: float) -> None:
     if term_seconds > 0 and process.returncode is None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -164,7 +182,7 @@ async def _end_group(process: asyncio.subprocess.Process, term_seconds: float) -
 
 
 def _kill_group(group: int) -> None:
-    """Also ends what the program left behind when it ended by itself."""
+    """Also ends what the program left behind when it ended by itself, and so closes its pipes."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(group, signal.SIGKILL)
 
