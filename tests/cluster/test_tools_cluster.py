@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from seidev import processes
-from seidev.cluster import Access, Cluster, Identity
+from seidev.cluster import CONTROLLER_ACCOUNT, CONTROLLER_NAMESPACE, Access, Cluster, Identity
 from seidev.processes import ToolError
 from seidev.s3 import Bucket
 from support.kubectl import Kubectl
@@ -30,9 +30,11 @@ def test_namespace_is_fresh_and_kubectl_works_in_it(kubectl: Kubectl, namespace:
 
 def test_controller_identity_is_subject_to_rbac(cluster: Access, namespace: str, kubectl: Kubectl) -> None:
     refused = kubectl("get", "pods", identity="controller", check=False)
-    assert "system:serviceaccount:sei-k8s-system:controller-manager" in refused.stderr
+    assert f"system:serviceaccount:{CONTROLLER_NAMESPACE}:{CONTROLLER_ACCOUNT}" in refused.stderr
     kubectl("create", "role", "pods", "--verb=list", "--resource=pods")
-    kubectl("create", "rolebinding", "pods", "--role=pods", "--serviceaccount=sei-k8s-system:controller-manager")
+    kubectl(
+        "create", "rolebinding", "pods", "--role=pods", f"--serviceaccount={CONTROLLER_NAMESPACE}:{CONTROLLER_ACCOUNT}"
+    )
     until(lambda: kubectl("get", "pods", identity="controller", check=False).returncode == 0)
 
 

@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 
 from seidev.chain import Recording, Window
-from seidev.cluster import Access
+from seidev.cluster import CONTROLLER_ACCOUNT, CONTROLLER_NAMESPACE, Access
 from seidev.podrunner import PodRunner, recorded_seid
 from seiops.kube import KubeClient, from_kubeconfig
 from support.kubectl import Kubectl
@@ -196,13 +196,13 @@ async def _check_proxy(session: aiohttp.ClientSession, kubectl: Kubectl, address
     assert (await ask("/v0/env", **controller))[0] == 403
     await _kubectl(kubectl, "create", "role", "tasks", "--verb=get,create", "--resource=seinodetasks.sei.io")
     binding = ("create", "rolebinding", "tasks", "--role=tasks")
-    await _kubectl(kubectl, *binding, "--serviceaccount=sei-k8s-system:controller-manager")
+    await _kubectl(kubectl, *binding, f"--serviceaccount={CONTROLLER_NAMESPACE}:{CONTROLLER_ACCOUNT}")
 
     async def allowed() -> Any:
         status, body = await ask("/v0/env", **controller)
         return body if status == 200 else None
 
-    assert (await _until(allowed))["user"] == "system:serviceaccount:sei-k8s-system:controller-manager"
+    assert (await _until(allowed))["user"] == f"system:serviceaccount:{CONTROLLER_NAMESPACE}:{CONTROLLER_ACCOUNT}"
 
 
 async def _check_environment(session: aiohttp.ClientSession, address: str, data: Path) -> None:

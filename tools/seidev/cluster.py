@@ -44,7 +44,9 @@ CONTROLLERS = (
     "persistentvolumeclaim-protection-controller",
     "ttl-after-finished-controller",
 )
-CONTROLLER_NAMESPACE = "sei-k8s-system"
+# As deploy/default names them.
+CONTROLLER_NAMESPACE = "sei-k8s-controller-system"
+CONTROLLER_ACCOUNT = "sei-k8s-controller-manager"
 START_ATTEMPTS = 5
 DRAIN_SECONDS = 2.0
 CRD_DIRECTORY = Path(__file__).resolve().parents[2] / "deploy" / "crd"
@@ -176,7 +178,7 @@ class Cluster:
         self.identities = (
             Identity("admin", "admin", ("system:masters",)),
             Identity("controller-manager", "system:kube-controller-manager", ("system:masters",)),
-            service_account("controller", CONTROLLER_NAMESPACE, "controller-manager"),
+            service_account("controller", CONTROLLER_NAMESPACE, CONTROLLER_ACCOUNT),
             *identities,
         )
 
