@@ -14,6 +14,7 @@ import aiohttp
 
 USER = "golden-user"
 STANDIN = "replay-standin"
+BUSY_ATTEMPTS = 50
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,9 @@ KINDS = {
         Kind("Event", "v1", "events"),
         Kind("Node", "v1", "nodes", namespaced=False),
         Kind("Namespace", "v1", "namespaces", namespaced=False),
+        Kind("ServiceAccount", "v1", "serviceaccounts"),
+        Kind("Role", "rbac.authorization.k8s.io/v1", "roles"),
+        Kind("RoleBinding", "rbac.authorization.k8s.io/v1", "rolebindings"),
         Kind("ClusterRoleBinding", "rbac.authorization.k8s.io/v1", "clusterrolebindings", namespaced=False),
     )
 }
@@ -102,12 +106,17 @@ class KubeApi:
         params = {"fieldManager": manager} if manager else None
         data = None if body is None else json.dumps(body)
         headers = {"Content-Type": content_type} if data is not None else None
-        async with self._session.request(method, self._url + path, params=params, data=data, headers=headers) as answer:
-            content = await answer.json(content_type=None)
-            if answer.status >= 400:
-                message = content.get("message", "") if isinstance(content, dict) else str(content)
-                raise ApiError(answer.status, message)
-            return content
+        for _ in range(BUSY_ATTEMPTS):
+            request = self._session.request(method, self._url + path, params=params, data=data, headers=headers)
+            async with request as answer:
+                content = await answer.json(content_type=None)
+            if answer.status != 429:
+                break
+            await asyncio.sleep(0.2)  # the storage of a CRD that was just installed is still being made
+        if answer.status >= 400:
+            message = content.get("message", "") if isinstance(content, dict) else str(content)
+            raise ApiError(answer.status, message)
+        return content
 
     async def create(self, manifest: dict[str, Any], namespace: str | None, manager: str = USER) -> Any:
         kind = KINDS[manifest["kind"]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import random
 import shutil
@@ -16,18 +17,21 @@ import aiohttp
 
 from replay.context import ReplayContext
 from replay.ec2_server import Ec2Server
-from replay.kubeapi import STANDIN, ApiError, KubeApi
+from replay.kubeapi import KINDS, STANDIN, ApiError, KubeApi
 from replay.kubelet import Kubelet
 from replay.recorder import Recorder
 from replay.sidecar_server import PORT, SidecarServer
 from seidev import processes
-from seidev.cluster import CONTROLLER_NAMESPACE, Cluster, Identity
+from seidev.cluster import Cluster, Identity
+from support import deployed
+from support.deployed import CONTROLLER_ACCOUNT, CONTROLLER_NAMESPACE
 
 TOKEN = "ctltoken"
 """The recordings show this text in the Authorization header of each sidecar request."""
 RECORDED_CONFIG = "/etc/sei-controller/config.yaml"
 RECORDED_ADDRESS, RECORDED_REFUSING, RECORDED_DNS = "127.0.0.54", "127.0.0.55", "127.0.0.54:53"
 CONTROLLER_IDENTITY = "replay-controller"
+TEMPLATE_NAMESPACE = "replay-case-namespace"
 READY_SECONDS = 60.0
 END_SECONDS = 40.0
 
@@ -46,11 +50,12 @@ class Lane:
         self.resolve_file = self.directory / "names.json"
         self.token_file = self.directory / "token"
         self.ec2 = Ec2Server()
-        user = f"system:serviceaccount:{CONTROLLER_NAMESPACE}:controller-manager"
+        user = f"system:serviceaccount:{CONTROLLER_NAMESPACE}:{CONTROLLER_ACCOUNT}"
         groups = ("system:serviceaccounts", f"system:serviceaccounts:{CONTROLLER_NAMESPACE}", "system:authenticated")
         self.cluster = Cluster(
             directory=self.directory / "cluster", identities=[Identity(CONTROLLER_IDENTITY, user, groups, TOKEN)]
         )
+        self._namespace_template: list[dict[str, Any]] = []
         self.api: KubeApi
         self.recorder: Recorder
         self.sidecars: SidecarServer
@@ -62,7 +67,7 @@ class Lane:
         self.set_config(self.base_config())
         await asyncio.to_thread(self.cluster.start)
         access = self.cluster.access
-        await asyncio.to_thread(access.install_crds)
+        await asyncio.to_thread(self._install)
         self.api = await KubeApi(access.url, access.token("admin"), access.ssl_context()).__aenter__()
         address, refusing = _free_addresses()
         self.sidecars = SidecarServer(address, refusing, self.resolve_file, self.scale)
@@ -74,10 +79,6 @@ class Lane:
         )
         self.recorder.listen("Pod", self.kubelet.on_pod)
         await self.kubelet.start()
-        await self.api.create(
-            {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": CONTROLLER_NAMESPACE}}, None
-        )
-        await self.grant_controller()
         await self.recorder.start()
 
     async def stop(self) -> None:
@@ -92,16 +93,13 @@ class Lane:
             await self.api.__aexit__()
         await asyncio.to_thread(self.cluster.stop)
 
-    async def grant_controller(self) -> None:
-        """Until the deployment's own roles are here, the controller may do everything."""
-        binding = {
-            "apiVersion": "rbac.authorization.k8s.io/v1",
-            "kind": "ClusterRoleBinding",
-            "metadata": {"name": "replay-controller"},
-            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"},
-            "subjects": [{"kind": "ServiceAccount", "name": "controller-manager", "namespace": CONTROLLER_NAMESPACE}],
-        }
-        await self.api.create(binding, None, manager=STANDIN)
+    def _install(self) -> None:
+        """The deployment as a user applies it: CRDs, the controller's ServiceAccount and its cluster-wide reads."""
+        access = self.cluster.access
+        access.install_crds()
+        access.kubectl("apply", "--server-side", "-k", deployed.DEPLOY / "default")
+        text = deployed.node_namespace(access.kubectl_program, TEMPLATE_NAMESPACE)
+        self._namespace_template = deployed.objects(text)
 
     def beside(self, name: str) -> Lane:
         """The same API server and stand-ins with a configuration directory of its own."""
@@ -147,9 +145,13 @@ class Lane:
     # Namespaces of cases
 
     async def open_namespace(self, name: str) -> None:
+        """A namespace that may host SeiNodes: `deploy/node-namespace` gives the controller its rights there."""
         if name == "default":
             return
-        await self.api.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}, None)
+        documents = json.loads(json.dumps(self._namespace_template).replace(TEMPLATE_NAMESPACE, name))
+        for document in documents:
+            kind = KINDS[document["kind"]]
+            await self.api.create(document, name if kind.namespaced else None, manager=STANDIN)
 
     async def close_namespace(self, name: str) -> None:
         """Take away what a case left, so that the controller and the stand-ins have no more work with it."""

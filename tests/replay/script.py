@@ -153,7 +153,7 @@ class Run:
                     f"step {step.get('n')}: {step['what']!r} was not reached in {timeout:.0f} s: "
                     f"{self._where(step['until'])}"
                 )
-            await self.lane.recorder.changed(namespace or self.namespace, min(left, 5.0))
+            await self.lane.recorder.changed(namespace or self.namespace, min(left, 1.0))
 
     def _where(self, condition: dict[str, Any]) -> str:
         if "object" in condition:
