@@ -66,12 +66,12 @@ async def test_a_script_without_controller(lane: Lane) -> None:
                 "do": "wait",
                 "what": "edit",
                 "until": {"object": "SeiNode/n0", "path": "spec.image", "equals": "j"},
-                "timeout": 30,
+    states = next(history for history in lane.recorder.histories("case") if history.kind == "SeiNode").states
             },
         ]
     )
     assert json.loads(lane.resolve_file.read_text()) == {}
-    states = [history for history in lane.recorder.histories("case") if history.kind == "SeiNode"][0].states
+    states = next(history for history in lane.recorder.histories("case") if history.kind == "SeiNode").states
     assert [(state.event, state.object["spec"]["image"]) for state in states] == [("ADDED", "i"), ("MODIFIED", "j")]
     await lane.close_namespace("case")
     assert lane.recorder.histories("case") == []
