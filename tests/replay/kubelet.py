@@ -103,10 +103,11 @@ class Kubelet:
             await self._api.request("POST", path, binding, manager=STANDIN)
         while not bootstrap and self._held_back(namespace, node):  # noqa: ASYNC110 (the recordings poll)
             await asyncio.sleep(PENDING_CHECK * self._scale)
+        # Whoever sees the Pod run may call its sidecar.
+        self._sidecars.pod_started(namespace, node, metadata["uid"])
         await self._api.merge_patch(
             "Pod", namespace, name, {"status": running_status(pod)}, subresource="status", manager=STANDIN
         )
-        self._sidecars.pod_started(namespace, node, metadata["uid"])
         if bootstrap:
             await self._finish_bootstrap(pod, namespace, node)
 
