@@ -1,0 +1,186 @@
+"""`seiops digest`: the full-keyspace digest of a store, and everything needed when two of them differ.
+
+Without a subcommand it takes one digest with seidb's own flags. `--format seidb` hands the whole line to
+`seiops.digest.seidb_cli`, which keeps seidb's parsing, texts and exit status; `table` and `json` are for people and
+programs of ours.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any, NoReturn
+
+import typer
+from typer.core import TyperGroup
+
+from seiops.cli import digest_views as views
+from seiops.digest import seidb_cli
+from seiops.digest.arguments import DigestArguments
+from seiops.digest.command import migration_status, run_digest, run_inspect
+from seiops.digest.engines import engine_named
+from seiops.digest.errors import DigestError
+from seiops.digest.report import migration_status as status_members
+
+
+def wants_seidb_format(argv: Sequence[str]) -> bool:
+    pairs = zip(argv, [*argv[1:], ""], strict=True)
+    return any(word == "--format=seidb" or (word == "--format" and value == "seidb") for word, value in pairs)
+
+
+class DigestGroup(TyperGroup):
+    """Leaves a command line in seidb's format to seidb's parser."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if wants_seidb_format(args):
+            ctx.exit(seidb_cli.main(args))
+        return super().parse_args(ctx, args)
+
+
+app = typer.Typer(
+    cls=DigestGroup,
+    invoke_without_command=True,
+    no_args_is_help=True,
+    help="Digest the EVM state of a memiavl, FlatKV or mid-migration store, and find where two stores differ.",
+)
+
+Backend = Annotated[str, typer.Option("--backend", help="flatkv, memiavl or composite.")]
+DbDir = Annotated[str, typer.Option("--db-dir", "-d", help="Root of the FlatKV or memiavl store.")]
+FlatkvDir = Annotated[str, typer.Option("--flatkv-dir", help="composite: root of the FlatKV store.")]
+MemiavlDir = Annotated[str, typer.Option("--memiavl-dir", help="composite: root of the memiavl store.")]
+Height = Annotated[int, typer.Option("--height", help="Height to digest; 0 is the latest (memiavl: `current`).")]
+OpenModeOption = Annotated[str, typer.Option("--memiavl-open-mode", help="snapshot or replay.")]
+NormalizationOption = Annotated[str, typer.Option("--memiavl-normalization", help="semantic or translator.")]
+Engine = Annotated[str, typer.Option("--engine", help="auto, native or reference.")]
+Threads = Annotated[int, typer.Option("--threads", min=1, help="Worker threads of the native engine.")]
+Verify = Annotated[bool, typer.Option("--verify", help="Recompute every hash the store holds, not only checksums.")]
+Format = Annotated[views.Format, typer.Option("--format", help="How to show the result.")]
+FindHash = Annotated[str, typer.Option("--find-hash", help="Print every row with this 32-byte entry hash (hex).")]
+Bucket = Annotated[str, typer.Option("--inspect-bucket", help="account, code, storage or misc.")]
+KeyOffset = Annotated[int, typer.Option("--key-offset", help="Byte of the physical key where the prefix begins.")]
+KeyPrefix = Annotated[str, typer.Option("--key-prefix", help="Hex prefix of the key behind the offset.")]
+ShardBytes = Annotated[int, typer.Option("--shard-next-bytes", help="Group by this many bytes behind the prefix.")]
+List = Annotated[bool, typer.Option("--list", help="List rows instead of grouping them.")]
+ListLimit = Annotated[int, typer.Option("--list-limit", help="Rows to list; 0 lists all.")]
+Details = Annotated[bool, typer.Option("--details", help="With --list: the height of each row where it is known.")]
+
+
+@app.callback()
+def digest(
+    ctx: typer.Context,
+    backend: Backend = "",
+    db_dir: DbDir = "",
+    flatkv_dir: FlatkvDir = "",
+    memiavl_dir: MemiavlDir = "",
+    height: Height = 0,
+    memiavl_open_mode: OpenModeOption = "snapshot",
+    memiavl_normalization: NormalizationOption = "semantic",
+    inspect_bucket: Bucket = "",
+    key_offset: KeyOffset = 0,
+    key_prefix: KeyPrefix = "",
+    shard_next_bytes: ShardBytes = 0,
+    list_: List = False,
+    list_limit: ListLimit = 1000,
+    details: Details = False,
+    find_hash: FindHash = "",
+    engine: Engine = "auto",
+    threads: Threads = 1,
+    verify: Verify = False,
+    format_: Format = views.Format.TABLE,
+) -> None:
+    """Take one digest (or inspect one bucket, with --inspect-bucket)."""
+    if ctx.invoked_subcommand is not None:
+        return
+    arguments = DigestArguments(
+        backend, db_dir, flatkv_dir, memiavl_dir, height, memiavl_open_mode, memiavl_normalization, inspect_bucket,
+        key_offset, key_prefix, shard_next_bytes, list_, list_limit, details, find_hash, engine, threads, verify,
+    )  # fmt: skip
+    if arguments.inspect_bucket:
+        _inspect(arguments, format_)
+    else:
+        _digest(arguments, format_)
+
+
+@app.command()
+def inspect(
+    bucket: Annotated[str, typer.Argument(help="account, code, storage or misc.")],
+    backend: Backend = "",
+    db_dir: DbDir = "",
+    height: Height = 0,
+    memiavl_normalization: NormalizationOption = "semantic",
+    key_offset: KeyOffset = 4,
+    key_prefix: KeyPrefix = "",
+    shard_next_bytes: ShardBytes = 0,
+    list_: List = False,
+    list_limit: ListLimit = 1000,
+    details: Details = False,
+    engine: Engine = "auto",
+    format_: Format = views.Format.TABLE,
+) -> None:
+    """Group or list the rows of one bucket. Prefixes count from behind `evm/` unless --key-offset says otherwise."""
+    arguments = DigestArguments(
+        backend=backend, db_dir=db_dir, height=height, memiavl_normalization=memiavl_normalization,
+        inspect_bucket=bucket, key_offset=key_offset, key_prefix=key_prefix, shard_next_bytes=shard_next_bytes,
+        list=list_, list_limit=list_limit, details=details, engine=engine,
+    )  # fmt: skip
+    _inspect(arguments, format_)
+
+
+@app.command("find-hash")
+def find_hash_command(
+    entry_hash: Annotated[str, typer.Argument(help="32-byte entry hash (hex): the XOR of two bucket digests.")],
+    backend: Backend = "",
+    db_dir: DbDir = "",
+    flatkv_dir: FlatkvDir = "",
+    memiavl_dir: MemiavlDir = "",
+    height: Height = 0,
+    memiavl_open_mode: OpenModeOption = "snapshot",
+    memiavl_normalization: NormalizationOption = "semantic",
+    engine: Engine = "auto",
+    format_: Format = views.Format.TABLE,
+) -> None:
+    """Find the row by which two bucket digests differ."""
+    arguments = DigestArguments(
+        backend=backend, db_dir=db_dir, flatkv_dir=flatkv_dir, memiavl_dir=memiavl_dir, height=height,
+        memiavl_open_mode=memiavl_open_mode, memiavl_normalization=memiavl_normalization, find_hash=entry_hash,
+        engine=engine,
+    )  # fmt: skip
+    _digest(arguments, format_)
+
+
+@app.command()
+def status(
+    db_dir: DbDir = "", height: Height = 0, engine: Engine = "auto", format_: Format = views.Format.TABLE
+) -> None:
+    """Tell how far a FlatKV store's migration is."""
+    try:
+        version, state = migration_status(DigestArguments(db_dir=db_dir, height=height), engine_named(engine))
+    except DigestError as error:
+        fail(error)
+    views.show_status(status_members(version, state), format_)
+
+
+def _digest(arguments: DigestArguments, format_: views.Format) -> None:
+    try:
+        engine = engine_named(arguments.engine)
+        with views.digest_view(format_, engine) as view:
+            run_digest(arguments, engine, view)
+    except DigestError as error:
+        fail(error)
+
+
+def _inspect(arguments: DigestArguments, format_: views.Format) -> None:
+    try:
+        run_inspect(arguments, engine_named(arguments.engine), views.inspect_view(format_))
+    except DigestError as error:
+        fail(error)
+
+
+def fail(error: DigestError) -> NoReturn:
+    """End the process with the error as its last line."""
+    print(f"Error: {error}", file=sys.stderr)
+    raise typer.Exit(1)
+
+
+def register(root: typer.Typer) -> None:
+    root.add_typer(app, name="digest")
