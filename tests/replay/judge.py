@@ -16,6 +16,7 @@ from replay.record import Record
 from replay.sequence import Incarnation, PlanNumbers, Step
 
 SHELLS = ("sh", "bash")
+ONCE, REPEATED = "once", "repeated"
 WIRE_HEADERS = ("Host", "Authorization", "Content-Type")
 """The rest of a request's headers belongs to the HTTP library, not to the contract (ruling 2: effects)."""
 
@@ -319,18 +320,22 @@ def _judge_events(recorded: Record, produced: Record, rules: CaseRules, ends: En
     theirs, ours = _events(recorded.events), _events(produced.events)
     for key in [key for key in ours if key not in theirs and ends.cut(key.split(" ", 1)[0])]:
         del ours[key]
+    for key, event in theirs.items():
+        if key in ours and event["times"] == REPEATED:
+            # A pass that lost its flush tells its Events again: a number of passes, not an effect (ruling 2).
+            ours[key]["times"] = REPEATED
     left = rules.compare("events", theirs, ours)
     yield from (f"events: {deviation}" for deviation in left)
 
 
 def _events(events: list[dict[str, Any]]) -> dict[str, Any]:
-    """By object, type, reason and message. How often an Event repeats is a number of passes: once, or more than once."""
+    """By object, type, reason and message."""
     found: dict[str, Any] = {}
     for event in events:
         key = f"{event['object']} {event['type']} {event['reason']} {event['message']}"
         again = key in found or event["count"] > 1
         found[key] = {
-            "times": "repeated" if again else "once",
+            "times": REPEATED if again else ONCE,
             "component": event["source"].get("component"),
             "reportingComponent": event["reportingComponent"],
         }
