@@ -210,7 +210,11 @@ class Process:
 
 
 async def _reconcile(world: World, key: Key) -> float | None:
-    return await reconcile(key, world)
+    try:
+        return await reconcile(key, world)
+    except Exception:
+        world.metrics.failed(key[0])
+        raise
 
 
 async def _first(wanted: Any, other: Any) -> bool:
