@@ -1,0 +1,215 @@
+//! memiavl's write-ahead log: entries in segment files, and which of their writes concern one tree
+//! (docs/contracts/digest.md 3.5 to 3.7).
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+use crate::overlay::{Logs, Overlay};
+use crate::wire::{Field, Reader, named_changeset};
+
+/// A segment file and the index of its first entry, in log order.
+#[derive(Clone, Debug)]
+pub struct Segment {
+    pub path: PathBuf,
+    pub first_index: u64,
+}
+
+/// What replay found: the height reached, and where the wanted tree came from.
+pub struct Replay {
+    pub version: u64,
+    /// Name of the tree in the base snapshot, or None if the tree was born in the log.
+    pub base_tree: Option<Vec<u8>>,
+    pub overlay: Overlay,
+}
+
+struct Upgrade {
+    version: u64,
+    name: Vec<u8>,
+    rename_from: Vec<u8>,
+    delete: bool,
+}
+
+/// The life of a tree, backwards: its name in each range of versions, newest first.
+struct Lineage {
+    /// (first version under this name, name)
+    names: Vec<(u64, Vec<u8>)>,
+    base: Option<Vec<u8>>,
+}
+
+impl Lineage {
+    fn name_at(&self, version: u64) -> Option<&[u8]> {
+        self.names.iter().find(|(from, _)| version >= *from).map(|(_, name)| name.as_slice())
+    }
+}
+
+/// Collect the writes to `tree` in entries with `after < version <= upto` (`upto` None = to the end).
+///
+/// A hole between `after` and the first entry, between entries, or between segments is refused: upstream replays over it in
+/// silence and prints the digest of a state that never existed. Segments that lie wholly at or below `after` are not read.
+pub fn replay(segments: &[Segment], tree: &[u8], after: u64, upto: Option<u64>) -> Result<Replay> {
+    let mut logs = Logs::default();
+    let numbers: Vec<u32> = segments.iter().map(|segment| logs.map(&segment.path)).collect::<Result<_>>()?;
+    let first = needed_from(segments, &numbers, &logs, after);
+    let (segments, numbers) = (&segments[first..], &numbers[first..]);
+    let mut upgrades = Vec::new();
+    let mut reached = after;
+    walk(segments, numbers, &logs, (after, upto), &mut |_, version, entry| {
+        reached = version;
+        collect_upgrades(entry, version, &mut upgrades)
+    })?;
+    let lineage = trace(tree, after, &upgrades)?;
+    let mut found = Vec::new();
+    walk(segments, numbers, &logs, (after, upto), &mut |(segment, base), version, entry| {
+        let Some(name) = lineage.name_at(version) else {
+            return Ok(());
+        };
+        let mut reader = Reader::new(entry);
+        while !reader.is_empty() {
+            if let (2, Field::Bytes(set, at)) = reader.field().ok_or_else(|| cut(version))? {
+                named_changeset(set, &mut |module, pair| {
+                    if module == name {
+                        let shift = base + at;
+                        let value = (!pair.delete).then_some((shift + pair.value.0, pair.value.1));
+                        found.push(logs.change(segment, (shift + pair.key.0, pair.key.1), value, version as u32));
+                    }
+                    Ok(())
+                })?;
+            }
+        }
+        Ok(())
+    })?;
+    Ok(Replay { version: reached, base_tree: lineage.base, overlay: Overlay::settle(Arc::new(logs), found) })
+}
+
+/// Number of the last segment whose first entry is not beyond the first wanted version.
+fn needed_from(segments: &[Segment], numbers: &[u32], logs: &Logs, after: u64) -> usize {
+    let first_version = |number: u32| Reader::new(logs.file(number)).bytes().and_then(entry_version);
+    (1..segments.len())
+        .rev()
+        .find(|at| first_version(numbers[*at]).is_some_and(|version| version <= after + 1))
+        .unwrap_or(0)
+}
+
+fn cut(version: u64) -> Error {
+    Error::store(format!("changelog entry of version {version} is malformed"))
+}
+
+type Visit<'v> = dyn FnMut((u32, usize), u64, &[u8]) -> Result<()> + 'v;
+
+/// Visit each entry in (after, upto]: (segment, offset of the entry in it), version, bytes.
+fn walk(
+    segments: &[Segment],
+    numbers: &[u32],
+    logs: &Logs,
+    (after, upto): (u64, Option<u64>),
+    visit: &mut Visit<'_>,
+) -> Result<()> {
+    let mut index = segments.first().map_or(1, |segment| segment.first_index);
+    let mut previous: Option<u64> = None;
+    for (position, (segment, number)) in segments.iter().zip(numbers).enumerate() {
+        if segment.first_index != index {
+            return Err(Error::file(
+                &segment.path,
+                format!("entries {index} to {} of the changelog are missing", segment.first_index.saturating_sub(1)),
+            ));
+        }
+        let last = position + 1 == segments.len();
+        let data = logs.file(*number);
+        let mut reader = Reader::new(data);
+        while !reader.is_empty() {
+            let start = reader.position();
+            let Some(entry) = reader.bytes() else {
+                if last {
+                    break; // a torn tail is what a crash leaves behind
+                }
+                return Err(Error::file(&segment.path, format!("log corrupt: entry at offset {start} is cut")));
+            };
+            index += 1;
+            let base = reader.position() - entry.len();
+            let version = entry_version(entry)
+                .ok_or_else(|| Error::file(&segment.path, format!("entry at offset {start} is malformed")))?;
+            if let Some(previous) = previous
+                && version != previous + 1
+            {
+                return Err(Error::file(
+                    &segment.path,
+                    format!("version {version} follows version {previous}: the changelog has a hole"),
+                ));
+            }
+            if previous.is_none() && version > after + 1 && upto.is_none_or(|upto| upto > after) {
+                return Err(Error::file(
+                    &segment.path,
+                    format!(
+                        "the changelog starts at version {version}, the snapshot ends at {after}: versions between are missing"
+                    ),
+                ));
+            }
+            previous = Some(version);
+            if version <= after {
+                continue;
+            }
+            if upto.is_some_and(|upto| version > upto) {
+                return Ok(());
+            }
+            visit((*number, base), version, entry)?;
+        }
+    }
+    Ok(())
+}
+
+fn entry_version(entry: &[u8]) -> Option<u64> {
+    let mut reader = Reader::new(entry);
+    let mut version = 0;
+    while !reader.is_empty() {
+        if let (1, Field::Varint(value)) = reader.field()? {
+            version = value;
+        }
+    }
+    (version <= u64::from(u32::MAX)).then_some(version)
+}
+
+fn collect_upgrades(entry: &[u8], version: u64, into: &mut Vec<Upgrade>) -> Result<()> {
+    let mut reader = Reader::new(entry);
+    while !reader.is_empty() {
+        let (3, Field::Bytes(message, _)) = reader.field().ok_or_else(|| cut(version))? else {
+            continue;
+        };
+        let mut upgrade = Upgrade { version, name: Vec::new(), rename_from: Vec::new(), delete: false };
+        let mut fields = Reader::new(message);
+        while !fields.is_empty() {
+            match fields.field().ok_or_else(|| cut(version))? {
+                (1, Field::Bytes(name, _)) => upgrade.name = name.to_vec(),
+                (2, Field::Bytes(name, _)) => upgrade.rename_from = name.to_vec(),
+                (3, Field::Varint(flag)) => upgrade.delete = flag != 0,
+                _ => {}
+            }
+        }
+        into.push(upgrade);
+    }
+    Ok(())
+}
+
+fn trace(tree: &[u8], after: u64, upgrades: &[Upgrade]) -> Result<Lineage> {
+    let mut names = Vec::new();
+    let mut name = tree.to_vec();
+    for upgrade in upgrades.iter().rev() {
+        if upgrade.name != name {
+            continue;
+        }
+        if upgrade.delete {
+            return Err(Error::store(format!(
+                "memiavl tree {:?} not found: deleted at version {}",
+                String::from_utf8_lossy(tree),
+                upgrade.version
+            )));
+        }
+        names.push((upgrade.version, name.clone()));
+        if upgrade.rename_from.is_empty() {
+            return Ok(Lineage { names, base: None });
+        }
+        name.clone_from(&upgrade.rename_from);
+    }
+    names.push((after + 1, name.clone()));
+    Ok(Lineage { names, base: Some(name) })
+}

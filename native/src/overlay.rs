@@ -1,0 +1,144 @@
+//! Writes that a log adds to a snapshot, as a sorted list of references into the mapped log files.
+//!
+//! Nothing is copied: an entry is 32 bytes whatever its key and value weigh, and the texts stay in the page cache.
+
+use std::cmp::Ordering;
+use std::fs::File;
+use std::path::Path;
+use std::sync::Arc;
+
+use memmap2::Mmap;
+
+use crate::error::{Error, Result};
+
+const DELETED: u32 = u32::MAX;
+
+/// Log files, mapped.
+#[derive(Default)]
+pub struct Logs {
+    files: Vec<Mmap>,
+}
+
+impl Logs {
+    /// Map a log file; returns its number.
+    pub fn map(&mut self, path: &Path) -> Result<u32> {
+        let file = File::open(path).map_err(|error| Error::io(path, &error))?;
+        let length = file.metadata().map_err(|error| Error::io(path, &error))?.len();
+        if length >= u64::from(DELETED) {
+            return Err(Error::file(path, "log file of 4 GiB or more"));
+        }
+        // SAFETY: log files are append-only, and a sealed or copied one never changes. The map covers the bytes that were there
+        // at open; a writer that shortens its own torn tail does so before it serves, and never below a complete record.
+        let map = unsafe { Mmap::map(&file) }.map_err(|error| Error::io(path, &error))?;
+        self.files.push(map);
+        Ok(self.files.len() as u32 - 1)
+    }
+
+    pub fn file(&self, number: u32) -> &[u8] {
+        &self.files[number as usize]
+    }
+
+    /// A write found in file `number`; offsets and lengths are inside that file. No value: a deletion.
+    pub fn change(&self, number: u32, key: (usize, usize), value: Option<(usize, usize)>, version: u32) -> Change {
+        let text = &self.files[number as usize][key.0..key.0 + key.1];
+        let (value_at, value_len) = value.map_or((0, DELETED), |(at, length)| (at as u32, length as u32));
+        Change {
+            prefix: prefix(text),
+            file: number,
+            key_at: key.0 as u32,
+            key_len: key.1 as u32,
+            value_at,
+            value_len,
+            version,
+        }
+    }
+
+    fn key(&self, change: &Change) -> &[u8] {
+        let from = change.key_at as usize;
+        &self.files[change.file as usize][from..from + change.key_len as usize]
+    }
+}
+
+/// One write. `prefix` holds bytes 1..9 of the key, where keys of one family differ first.
+#[derive(Clone, Copy, Debug)]
+pub struct Change {
+    prefix: u64,
+    file: u32,
+    key_at: u32,
+    key_len: u32,
+    value_at: u32,
+    value_len: u32,
+    pub version: u32,
+}
+
+/// The last write of each key, in key order.
+#[derive(Clone, Default)]
+pub struct Overlay {
+    logs: Arc<Logs>,
+    changes: Vec<Change>,
+}
+
+impl Overlay {
+    /// Take over writes in log order.
+    pub fn settle(logs: Arc<Logs>, mut changes: Vec<Change>) -> Self {
+        let key = |change: &Change| logs.key(change);
+        changes.sort_unstable_by(|a, b| {
+            compare(key(a), a.prefix, key(b), b.prefix).then_with(|| (a.file, a.key_at).cmp(&(b.file, b.key_at)))
+        });
+        let mut kept = 0;
+        for at in 0..changes.len() {
+            if changes.get(at + 1).is_none_or(|next| key(next) != key(&changes[at])) {
+                changes[kept] = changes[at];
+                kept += 1;
+            }
+        }
+        changes.truncate(kept);
+        changes.shrink_to_fit();
+        Self { logs, changes }
+    }
+
+    pub fn len(&self) -> usize {
+        self.changes.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.changes.is_empty()
+    }
+
+    pub fn key(&self, change: &Change) -> &[u8] {
+        self.logs.key(change)
+    }
+
+    /// The written value, or None for a deletion.
+    pub fn value(&self, change: &Change) -> Option<&[u8]> {
+        if change.value_len == DELETED {
+            return None;
+        }
+        let from = change.value_at as usize;
+        Some(&self.logs.file(change.file)[from..from + change.value_len as usize])
+    }
+
+    /// The changes with `low <= key < high`.
+    pub fn range(&self, low: &[u8], high: Option<&[u8]>) -> &[Change] {
+        let from = self.changes.partition_point(|change| self.key(change) < low);
+        let to = high.map_or(self.changes.len(), |high| self.changes.partition_point(|change| self.key(change) < high));
+        &self.changes[from..to.max(from)]
+    }
+}
+
+fn prefix(key: &[u8]) -> u64 {
+    let mut bytes = [0u8; 8];
+    if let Some(rest) = key.get(1..) {
+        let length = rest.len().min(8);
+        bytes[..length].copy_from_slice(&rest[..length]);
+    }
+    u64::from_be_bytes(bytes)
+}
+
+/// Bytewise order of two keys; the prefixes only decide where the first bytes agree and both are long enough.
+fn compare(a: &[u8], a_prefix: u64, b: &[u8], b_prefix: u64) -> Ordering {
+    if a.len() > 8 && b.len() > 8 && a[0] == b[0] && a_prefix != b_prefix {
+        return a_prefix.cmp(&b_prefix);
+    }
+    a.cmp(b)
+}
