@@ -7,6 +7,7 @@ time really spent in it, series of deleted nodes go, and families that alerts re
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import UTC, datetime
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
@@ -106,7 +107,9 @@ class ControllerMetrics:
         if current != before:
             self._transitions.labels(CONTROLLER, node.namespace, before, current).inc()
             self._observe_left(node, before, entered)
-        self._since[key] = entered
+            self._since[key] = entered
+        # A Running node's time is stamped anew by every update; the phase goes on.
+        self._since.setdefault(key, entered)
 
     def plan_started(self, node: SeiNode, plan: TaskPlan) -> None:
         """A plan was built for the node."""
@@ -140,9 +143,10 @@ class ControllerMetrics:
         """The node is gone: its series go with it."""
         self._since.pop((namespace, name), None)
         self._set_inactive(namespace, name)
-        self._phase.remove_by_labels({"namespace": namespace, "name": name})
-        self._ready.remove_by_labels({"namespace": namespace, "name": name})
-        self._unreachable.remove_by_labels({"namespace": namespace, "node": name})
+        for phase in NodePhase:
+            _remove(self._phase, namespace, name, phase.value)
+        _remove(self._ready, namespace, name)
+        _remove(self._unreachable, namespace, name)
 
     def _observe_left(self, node: SeiNode, left: str, entered: datetime) -> None:
         """Upstream reads the time after it has been stamped anew; we remember when the phase that is left began."""
@@ -172,3 +176,9 @@ class ControllerMetrics:
             return
         active.discard(name)
         self._active_plans.labels(CONTROLLER, namespace).set(len(active))
+
+
+def _remove(family: Gauge | Counter, *labels: str) -> None:
+    # Removal by exact labels: by a part of them it would look through the series of the whole fleet.
+    with suppress(KeyError):
+        family.remove(*labels)
