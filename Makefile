@@ -49,3 +49,10 @@ test: $(STAMP)
 cluster: setup
 	@$(PY) -m seidev.build >/dev/null
 	@$(PY) -m seidev.cluster
+
+# The main job once, from an empty cluster to a running node and a sealed digest. KEEP=1 leaves everything running.
+demo: setup
+	@$(PY) -m seidev.demo $(if $(KEEP),--keep) $(if $(SVG),--svg "$(SVG)")
+
+clean-demo: setup
+	@$(PY) -m seidev.demo --clean
