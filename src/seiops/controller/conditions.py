@@ -66,8 +66,10 @@ def seed_update(node: SeiNode) -> None:
 
 
 def seed_workflow(node: SeiNode) -> None:
+    """Stands from the first pass of a Running node on; later it changes only with a workflow."""
     kind = NodeCondition.WORKFLOW_IN_PROGRESS
-    set_condition(node, kind, FALSE, NodeWorkflowReason.NO_WORKFLOW, "no workflow adopted")
+    if _find(node, kind) is None:
+        set_condition(node, kind, FALSE, NodeWorkflowReason.NO_WORKFLOW, "no workflow adopted")
 
 
 def set_spec_valid(node: SeiNode) -> None:

@@ -113,7 +113,7 @@ async def _stages(node: SeiNode, raw: Obj, world: World) -> float | None:
         return None
     if status.phase == NodePhase.RUNNING.value:
         await _keep_companions(node, world)
-        seed_workflow_unless_adopted(node)
+        seed_workflow(node)
     peering = await world.peers.resolve(node)
     if peering.sorted() != status.resolved_peers:
         status.resolved_peers = peering.sorted()
@@ -132,11 +132,6 @@ def _is_held(node: SeiNode) -> bool:
     if node.status.stateful_set is None and statesync.blocks_plan(node):
         return True
     return awaits_bootstrap(node)
-
-
-def seed_workflow_unless_adopted(node: SeiNode) -> None:
-    if node.status.adopted_workflow is None:
-        seed_workflow(node)
 
 
 async def _keep_companions(node: SeiNode, world: World) -> None:

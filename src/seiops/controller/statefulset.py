@@ -8,8 +8,8 @@ from __future__ import annotations
 from seiops.api.node import SeiNode, StatefulSetRef
 from seiops.controller.resources import RenderError, statefulset
 from seiops.controller.world import World
-from seiops.kube import ApiError
-from seiops.kube.resource import STATEFUL_SETS
+from seiops.kube import ApiError, Obj
+from seiops.kube.resource import STATEFUL_SETS, controller_of
 
 
 class StatefulSetError(Exception):
@@ -23,7 +23,8 @@ class StatefulSetError(Exception):
 async def sync(node: SeiNode, world: World) -> bool:
     """Applies the StatefulSet and notes its identity in the status.
 
-    False if one of that name with another UID had to be removed first: the next pass makes ours. Raises StatefulSetError.
+    False if one of that name that is not this node's had to be removed first: its end brings the next pass, which makes
+    ours. Raises StatefulSetError.
     """
     try:
         wanted = statefulset(node, world.settings.platform)
@@ -42,16 +43,26 @@ async def sync(node: SeiNode, world: World) -> bool:
 
 
 async def _remove_impostor(node: SeiNode, world: World) -> bool:
-    """Deletes a StatefulSet that has taken the name of the one we made; True if there was one."""
-    known = node.status.stateful_set
+    """Deletes a StatefulSet that has taken the name of ours, or that a deleted node of the same name left behind.
+
+    True if there was one. Adopting the latter would keep a Pod alive that holds on to the old node's volume.
+    """
     live = world.caches.stateful_sets.get((node.namespace, node.name))
-    if known is None or live is None or live["metadata"]["uid"] == known.uid:
+    if live is None or not _is_impostor(node, live):
         return False
     uid = live["metadata"]["uid"]
     try:
         await world.client.delete(STATEFUL_SETS, node.name, node.namespace, uid=uid, propagation="Background")
     except ApiError as error:
-        if not error.not_found:
+        if not error.not_found and not error.conflict:
             raise
     node.status.stateful_set = None
     return True
+
+
+def _is_impostor(node: SeiNode, live: Obj) -> bool:
+    known = node.status.stateful_set
+    if known is not None and live["metadata"]["uid"] != known.uid:
+        return True
+    owner = controller_of(live)
+    return owner is not None and owner["kind"] == node.kind and owner["uid"] != node.metadata.uid
