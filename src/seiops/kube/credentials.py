@@ -194,7 +194,10 @@ def _named(path: Path, document: dict[str, Any], section: str, name: Any, item: 
 def _bytes(path: Path, section: dict[str, Any], name: str) -> bytes | None:
     """Content of ``<name>-data`` (base64, wins) or of the file ``<name>``."""
     if section.get(f"{name}-data"):
-        return base64.b64decode(section[f"{name}-data"])
+        try:
+            return base64.b64decode(section[f"{name}-data"])
+        except ValueError as error:
+            raise ConfigError(f"kubeconfig {str(path)!r}: {name}-data is not base64: {error}") from error
     if section.get(name):
         try:
             return path.parent.joinpath(str(section[name])).read_bytes()
@@ -205,7 +208,12 @@ def _bytes(path: Path, section: dict[str, Any], name: str) -> bytes | None:
 
 def _tls(path: Path, cluster: dict[str, Any], user: dict[str, Any]) -> ssl.SSLContext:
     authority = _bytes(path, cluster, "certificate-authority")
-    context = ssl.create_default_context(cadata=authority.decode() if authority else None)
+    try:
+        context = ssl.create_default_context(cadata=authority.decode() if authority else None)
+    except (ssl.SSLError, ValueError) as error:
+        raise ConfigError(
+            f"kubeconfig {str(path)!r}: certificate-authority is not a PEM certificate: {error}"
+        ) from error
     if cluster.get("insecure-skip-tls-verify"):
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
@@ -215,7 +223,10 @@ def _tls(path: Path, cluster: dict[str, Any], user: dict[str, Any]) -> ssl.SSLCo
         with tempfile.NamedTemporaryFile() as pair:
             pair.write(certificate.rstrip() + b"\n" + key)
             pair.flush()
-            context.load_cert_chain(pair.name)
+            try:
+                context.load_cert_chain(pair.name)
+            except (ssl.SSLError, ValueError) as error:
+                raise ConfigError(f"kubeconfig {str(path)!r}: client-certificate and client-key: {error}") from error
     return context
 
 
