@@ -12,6 +12,8 @@ from typing import Any
 
 import yaml
 
+MAX_DEPTH = 100
+
 
 class YamlError(ValueError):
     """Text that is not YAML; names the line, never quotes the content."""
@@ -21,7 +23,10 @@ def first_document(text: bytes) -> object:
     """First document of the text as plain Python values; None for an empty one. Raises YamlError."""
     loader: Any = _Loader(text)
     try:
+        _check_nesting(text)
         return loader.get_data() if loader.check_data() else None
+    except YamlError:
+        raise
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f"line {mark.line + 1}: " if mark is not None else ""
@@ -34,8 +39,31 @@ def first_document(text: bytes) -> object:
         loader.dispose()
 
 
+def _check_nesting(text: bytes) -> None:
+    """Composing recurses in C, where too deep a document ends the process; the event stream does not."""
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.CSafeLoader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        elif isinstance(event, yaml.DocumentEndEvent):
+            return
+        if depth > MAX_DEPTH:
+            raise YamlError(f"yaml: a value is nested deeper than {MAX_DEPTH} levels")
+
+
 class _Loader(yaml.CSafeLoader):
     """A resolver of its own: the library's knows sexagesimals and dates."""
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Each key once after a merge: merges of merges would otherwise multiply their entries."""
+        super().flatten_mapping(node)
+        node.value = list({_identity(key): (key, value) for key, value in node.value}.values())
+
+
+def _identity(key: yaml.Node) -> object:
+    return (key.tag, key.value) if isinstance(key, yaml.ScalarNode) else id(key)
 
 
 def _boolean(loader: _Loader, node: yaml.ScalarNode) -> bool:
