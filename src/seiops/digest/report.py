@@ -23,17 +23,24 @@ class SeidbReport:
     def __init__(self, out: TextIO) -> None:
         self._out = out
         self._next_progress = PROGRESS_STEP
+        self._held: list[tuple[Bucket, str]] = []
+        self._composite = False
 
     def start(self, context: Context) -> None:
+        self._composite = context.backend is Backend.COMPOSITE
         self._lines("EVM logical digest start", *context.lines(), "", f"Scan progress: {context.scan}")
         if context.note is not None:
             self._lines(context.note)
 
     def found(self, row: Row) -> None:
-        self._lines(
+        line = (
             f"FOUND-HASH bucket={row.bucket} keyhex={row.key.hex().upper()} "
             f"logicalhex={row.payload.hex().upper()} rawhex={row.stored.hex().upper()}"
         )
+        if self._composite and (row.bucket is Bucket.ACCOUNT or row.stored == row.payload):
+            self._held.append((row.bucket, line))
+        else:
+            self._lines(line)
 
     def progress(self, context: Context, point: Progress) -> None:
         if point.rows < self._next_progress:
@@ -42,11 +49,20 @@ class SeidbReport:
         self._lines(_progress_line(context, point))
 
     def report(self, context: Context, totals: Totals) -> None:
-        self._lines(*context.trailer(totals), "EVM logical digest report", *context.lines(), "")
+        self._trailer(context, totals)
+        self._lines("EVM logical digest report", *context.lines(), "")
         for marker in totals.omitted_markers:
             self._lines(f"flatkv_marker_adjustment: omitted {marker.decode()} from misc bucket in final result", "")
         self._lines("Bucket digests (final digest inputs)", *bucket_lines(totals.adjusted()), "")
         self._lines(f"FINAL_DIGEST account+code+storage+misc count={totals.count} digest={totals.final_hex}")
+
+    def _trailer(self, context: Context, totals: Totals) -> None:
+        """A composite run ends its FlatKV scan, then its memiavl scan, then adds the merged accounts; rows found on the
+        way stand where they were found."""
+        lines = context.trailer(totals)
+        from_memiavl = [line for bucket, line in self._held if bucket is not Bucket.ACCOUNT]
+        accounts = [line for bucket, line in self._held if bucket is Bucket.ACCOUNT]
+        self._lines(*lines[:1], *from_memiavl, *lines[1:], *accounts)
 
     def row(self, row: Row, height_label: str | None) -> None:
         """One listed row of an inspect run, with its height under `height_label` where one is given."""

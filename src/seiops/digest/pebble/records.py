@@ -41,6 +41,7 @@ class RecordReader:
     def __init__(self, data: bytes, log_number: int | None) -> None:
         self._data = data
         self._log_number = log_number
+        self._open = False
         self.ending = Ending.CLEAN
 
     def __iter__(self) -> Iterator[bytes]:
@@ -59,8 +60,6 @@ class RecordReader:
             self._open = parts is not None
         if parts is not None:
             self.ending = Ending.TORN
-
-    _open = False
 
     def _chunks(self) -> Iterator[tuple[int, bytes]]:
         data, size, position = self._data, len(self._data), 0
@@ -96,15 +95,24 @@ class RecordReader:
         if shape is None or position + shape[0] + length > block_end:
             return None
         header, place = shape
-        if masked_crc32c(self._data[position + 6 : position + header + length]) != crc:
-            return None
         if (header == _LEGACY_HEADER) != (self._log_number is None):
             return None
-        if self._log_number is not None:
-            number = _LE32.unpack_from(self._data, position + 7)[0]
-            if number != self._log_number & 0xFFFFFFFF:
-                if number == (self._log_number + 1) & 0xFFFFFFFF and not self._open:
-                    self.ending = Ending.CLEAN
-                return None
+        if self._log_number is not None and self._is_trailer(position, crc, length):
+            self.ending = Ending.CLEAN
+            return None
+        if masked_crc32c(self._data[position + 6 : position + header + length]) != crc:
+            return None
+        if self._log_number is not None and self._chunk_log(position) != self._log_number & 0xFFFFFFFF:
+            return None
         self.ending = Ending.CLEAN
         return place, self._data[position + header : position + header + length]
+
+    def _chunk_log(self, position: int) -> int:
+        number: int = _LE32.unpack_from(self._data, position + 7)[0]
+        return number
+
+    def _is_trailer(self, position: int, crc: int, length: int) -> bool:
+        """The mark a log is closed with: an empty chunk of the next log number, without checksum."""
+        assert self._log_number is not None
+        next_log = (self._log_number + 1) & 0xFFFFFFFF
+        return crc == 0 and length == 0 and not self._open and self._chunk_log(position) == next_log

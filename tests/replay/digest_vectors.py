@@ -1,0 +1,3 @@
+"""stub"""
+def cases(path, scratch):
+    return iter(())
