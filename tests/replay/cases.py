@@ -51,9 +51,11 @@ class Case:
     def namespace(self) -> str:
         return str(self.steps[0].get("namespace", self.name))
 
+    def manifests(self) -> list[dict[str, Any]]:
+        return [step["manifest"] for step in self.steps if step["do"] == "create"]
+
     def foreign_kinds(self) -> set[str]:
-        made = {step["manifest"]["kind"] for step in self.steps if step["do"] == "create"}
-        return made & set(NOT_IN_SCOPE)
+        return {manifest["kind"] for manifest in self.manifests()} & set(NOT_IN_SCOPE)
 
     def weight(self) -> float:
         return float(sum(step.get("seconds", 0) for step in self.steps if step["do"] == "sleep"))
@@ -222,7 +224,7 @@ async def _own_lane(context: ReplayContext, name: str, cases: list[Case], result
 
 
 async def run_case(lane: Lane, case: Case, controller: ControllerProcess | None) -> CaseResult:
-    rules = lane.context.differences.for_case(case.area, case.name)
+    rules = lane.context.differences.for_case(case.area, case.name, case.manifests())
     run = Run(lane, case.namespace, controller)
     found: list[str] = []
     try:

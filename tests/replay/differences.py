@@ -25,7 +25,7 @@ from replay.compare import ABSENT, Deviation, deviations
 LIST_FILE = Path(__file__).with_name("differences.yaml")
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "differences.md"
 _RULE_KEYS = {"stream", "path", "recorded", "produced", "extra", "missing"}
-_ENTRY_KEYS = {"id", "about", "cases", "rules"}
+_ENTRY_KEYS = {"id", "about", "cases", "when", "rules"}
 _MATCHERS = {"absent", "equals", "matches", "like", "any"}
 
 
@@ -90,9 +90,13 @@ class Entry:
     id: str
     cases: tuple[str, ...]
     rules: tuple[Rule, ...]
+    when: tuple[Any, ...] = ()
+    """Patterns of which one has to fit a manifest of the case; empty = any case."""
 
-    def touches(self, case: str) -> bool:
-        return any(fnmatch.fnmatchcase(case, pattern) for pattern in self.cases)
+    def touches(self, case: str, manifests: Sequence[Any]) -> bool:
+        if not any(fnmatch.fnmatchcase(case, pattern) for pattern in self.cases):
+            return False
+        return not self.when or any(alike(pattern, manifest) for pattern in self.when for manifest in manifests)
 
 
 class DifferenceBook:
@@ -120,9 +124,10 @@ class DifferenceBook:
                     rows.update(re.findall(r"[A-Za-z0-9][A-Za-z0-9-]*", first))
         return sorted({entry.id for entry in self.entries} - rows)
 
-    def for_case(self, area: str, case: str) -> CaseRules:
+    def for_case(self, area: str, case: str, manifests: Sequence[Any] = ()) -> CaseRules:
+        """`manifests`: what the case creates; entries that depend on it do not apply without."""
         name = f"{area}/{case}"
-        return CaseRules([rule for entry in self.entries if entry.touches(name) for rule in entry.rules])
+        return CaseRules([rule for entry in self.entries if entry.touches(name, manifests) for rule in entry.rules])
 
 
 class CaseRules:
@@ -209,10 +214,12 @@ def _entry(file: str, index: int, raw: Any) -> Entry:
     unknown = set(raw) - _ENTRY_KEYS
     if unknown or not isinstance(raw.get("cases"), list) or not isinstance(raw.get("rules"), list):
         raise DifferenceListError(f"{name}: takes id, about, cases (list) and rules (list); unknown: {sorted(unknown)}")
+    if not isinstance(raw.get("when", []), list):
+        raise DifferenceListError(f"{name}: `when` is a list of patterns of manifests")
     if not isinstance(raw.get("about"), str):
         raise DifferenceListError(f"{name}: `about` has to say in one sentence what is expected instead")
     rules = tuple(_rule(name, raw["id"], rule) for rule in raw["rules"])
-    return Entry(raw["id"], tuple(raw["cases"]), rules)
+    return Entry(raw["id"], tuple(raw["cases"]), rules, tuple(raw.get("when", [])))
 
 
 def _rule(name: str, ident: str, raw: Any) -> Rule:
