@@ -41,7 +41,7 @@ def verified(files: TreeFiles, metadata: MultiTreeMetadata) -> Iterator[Leaf]:
         previous = leaf.key
         yield leaf
     root = _root(files)
-    expected = metadata.root_hashes.get(files.tree_dir.rsplit("/", 1)[-1])
+    expected = metadata.roots.get(files.tree_dir.rsplit("/", 1)[-1])
     if expected != root:
         raise DigestError(
             f"{files.tree_dir}: root hash {root.hex()}, but __metadata says "

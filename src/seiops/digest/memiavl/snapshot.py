@@ -68,7 +68,7 @@ class MultiTreeMetadata:
 
     version: int = 0
     initial_version: int = 0
-    root_hashes: dict[str, bytes] = field(default_factory=dict)
+    roots: dict[str, bytes] = field(default_factory=dict)
 
 
 def read_multi_tree_metadata(snapshot_dir: str) -> MultiTreeMetadata:
@@ -85,7 +85,7 @@ def read_multi_tree_metadata(snapshot_dir: str) -> MultiTreeMetadata:
 
 def _decode_multi_tree(data: bytes) -> MultiTreeMetadata:
     version = initial_version = 0
-    root_hashes: dict[str, bytes] = {}
+    roots: dict[str, bytes] = {}
     for number, kind, a, b in fields(data, 0, len(data)):
         if number == 2 and kind == VARINT:
             initial_version = signed(a)
