@@ -79,15 +79,10 @@ def main(arguments: Sequence[str] | None = None, environ: Mapping[str, str] = os
 
 
 def _report(error: SettingsError) -> None:
-    """Every finding, the first in the line that tools look at."""
+    """Every finding in one line, and once more as a list for tools."""
     for warning in error.warnings:
         log.warning("questionable configuration", path=warning.path, problem=str(warning))
-    summary, first = "Invalid platform configuration", error.summary
-    if error.summary != summary:
-        summary = "Failed to load platform configuration"
-    else:
-        first = "; ".join(str(problem) for problem in error.problems)
-    log.error(summary, error=first, problems=[str(problem) for problem in error.problems])
+    log.error(error.summary, error=error.detail, problems=[str(problem) for problem in error.problems])
 
 
 def _warn_of_development(settings: Settings) -> None:
