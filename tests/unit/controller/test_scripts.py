@@ -124,6 +124,14 @@ def test_a_client_toml_that_cannot_be_written_fails_the_container(bin_dir: Path,
 Answer = Callable[[int], bytes]
 
 
+def read_request(connection: socket.socket) -> bytes:
+    """All of it: bash sends line by line, and closing on unread bytes resets the connection."""
+    request = b""
+    while not request.endswith(b"\r\n\r\n") and (part := connection.recv(4096)):
+        request += part
+    return request
+
+
 @contextmanager
 def sidecar(answer: Answer) -> Iterator[tuple[int, list[bytes]]]:
     """A TCP server on a free port; `answer(n)` is what the n-th connection gets."""
@@ -139,7 +147,7 @@ def sidecar(answer: Answer) -> Iterator[tuple[int, list[bytes]]]:
                     return
                 with connection:
                     connection.settimeout(DEADLINE)
-                    requests.append(connection.recv(4096))
+                    requests.append(read_request(connection))
                     connection.sendall(answer(len(requests)))
 
         thread = threading.Thread(target=serve, daemon=True)
