@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from seidev import build
+from seiops.controller.settings import parse_flags
 from support import deployed
 from support.deployed import CONTROLLER_NAMESPACE, DEPLOY
 
@@ -97,6 +98,20 @@ def test_the_deployment(rendered: dict[tuple[str, str], dict[str, Any]]) -> None
     assert container["volumeMounts"] == [
         {"name": "sei-controller-config", "mountPath": "/etc/sei-controller", "readOnly": True}
     ]
+
+
+def test_the_controller_understands_its_arguments(rendered: dict[tuple[str, str], dict[str, Any]]) -> None:
+    (container,) = rendered["Deployment", "sei-k8s-controller-manager"]["spec"]["template"]["spec"]["containers"]
+    assert container["command"] == ["python", "-m", "seiops.controller"]
+    flags = parse_flags(container["args"])
+    assert flags.leader_elect
+    assert (flags.metrics_bind_address, flags.health_probe_bind_address) == (":8080", ":8081")
+    (named,) = [
+        rule["resourceNames"]
+        for rule in rendered["Role", "sei-k8s-leader-election-role"]["rules"]
+        if "resourceNames" in rule
+    ]
+    assert named == [flags.lease_name]
 
 
 def test_the_metrics_reach_prometheus_under_the_names_the_alerts_use(
