@@ -150,7 +150,7 @@ fn walk(
                 continue;
             }
             if upto.is_some_and(|upto| version > upto) {
-                return Ok(());
+                continue; // read on for holes and cut entries only
             }
             visit((*number, base), version, entry)?;
         }

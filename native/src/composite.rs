@@ -17,6 +17,7 @@ pub struct Consumed {
     pub flatkv: u64,
     pub memiavl: u64,
     pub unmigrated: u64,
+    rewritten: u64,
 }
 
 /// Where the memiavl side begins.
@@ -54,6 +55,7 @@ impl<S: Sink> Sink for Tallied<S> {
         self.sink.merge(other.sink);
         self.consumed.flatkv += other.consumed.flatkv;
         self.consumed.unmigrated += other.consumed.unmigrated;
+        self.consumed.rewritten += other.consumed.rewritten;
     }
 }
 
@@ -72,7 +74,7 @@ impl Composite<'_> {
         }
         let tallied = Tallied { sink, consumed: Consumed::default() };
         let (tallied, _) = run_pieces(&work, tallied, scan.threads, |work, sink| self.run(work, sink, scan))?;
-        Ok((tallied.sink, self.with_migrated(tallied.consumed, scan.progress)?))
+        Ok((tallied.sink, self.completed(tallied.consumed, scan.progress)?))
     }
 
     /// Feed every row to one sink: FlatKV, then memiavl, accounts last.
@@ -91,7 +93,8 @@ impl Composite<'_> {
         Ok(consumed.flatkv + consumed.unmigrated)
     }
 
-    fn with_migrated(&self, mut consumed: Consumed, progress: &Progress) -> Result<Consumed> {
+    fn completed(&self, mut consumed: Consumed, progress: &Progress) -> Result<Consumed> {
+        consumed.flatkv += self.flatkv.added_by_log(consumed.rewritten);
         if let Unmigrated::From(from) = &self.unmigrated {
             consumed.memiavl = consumed.unmigrated + self.memiavl.count_below(from, progress)?;
         }
@@ -113,6 +116,7 @@ impl Composite<'_> {
         }
         sink.consumed.flatkv += consumed.flatkv;
         sink.consumed.unmigrated += consumed.unmigrated;
+        sink.consumed.rewritten += consumed.rewritten;
         Ok(0)
     }
 
@@ -137,6 +141,7 @@ impl Composite<'_> {
                 progress.moved(16_384, rows.take_bytes())?;
             }
         }
+        consumed.rewritten += rows.take_rewritten();
         Ok(())
     }
 

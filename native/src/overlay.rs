@@ -118,6 +118,17 @@ impl Overlay {
         Some(&self.logs.file(change.file)[from..from + change.value_len as usize])
     }
 
+    /// What the log says of a key: nothing, or its last value (None for a deletion).
+    pub fn get(&self, key: &[u8]) -> Option<Option<&[u8]>> {
+        let at = self.changes.binary_search_by(|change| self.key(change).cmp(key)).ok()?;
+        Some(self.value(&self.changes[at]))
+    }
+
+    /// Number of keys that have a value.
+    pub fn live(&self) -> usize {
+        self.changes.iter().filter(|change| change.value_len != DELETED).count()
+    }
+
     /// The changes with `low <= key < high`.
     pub fn range(&self, low: &[u8], high: Option<&[u8]>) -> &[Change] {
         let from = self.changes.partition_point(|change| self.key(change) < low);

@@ -39,6 +39,8 @@ pub struct Changes {
     pub code: Overlay,
     pub storage: Overlay,
     pub misc: Overlay,
+    /// other modules, by inner key: they take no part in the digest, but their rows are counted
+    pub others: BTreeMap<Vec<u8>, Overlay>,
     /// marker key => (height, value or None when deleted)
     pub markers: BTreeMap<Vec<u8>, (u32, Option<Vec<u8>>)>,
     pub version: u64,
@@ -51,6 +53,7 @@ struct Collected {
     code: Vec<Change>,
     storage: Vec<Change>,
     misc: Vec<Change>,
+    others: BTreeMap<Vec<u8>, Vec<Change>>,
     markers: BTreeMap<Vec<u8>, (u32, Option<Vec<u8>>)>,
 }
 
@@ -91,6 +94,7 @@ impl Changes {
             code: settle(collected.code),
             storage: settle(collected.storage),
             misc: settle(collected.misc),
+            others: collected.others.into_iter().map(|(module, changes)| (module, settle(changes))).collect(),
             markers: collected.markers,
             version: current,
         })
@@ -269,6 +273,12 @@ fn write(
         if physical == VERSION_MARKER || physical == BOUNDARY_MARKER {
             let value = value_at.map(|(at, length)| data[at..at + length].to_vec());
             into.markers.insert(physical, (height, value));
+        } else {
+            let change = logs.change(file, key_at, value_at, height);
+            match into.others.get_mut(module) {
+                Some(changes) => changes.push(change),
+                None => drop(into.others.insert(module.to_vec(), vec![change])),
+            }
         }
         return Ok(());
     }

@@ -40,6 +40,8 @@ pub struct DatabaseRows<'a> {
     value: Vec<u8>,
     evm: (u64, u64),
     others: ModuleCounts,
+    /// rows of other modules that the log writes again
+    rewritten: u64,
 }
 
 struct Pending<'a> {
@@ -112,6 +114,7 @@ impl<'a> DatabaseRows<'a> {
             value: Vec::new(),
             evm: (0, 0),
             others: BTreeMap::new(),
+            rewritten: 0,
         })
     }
 
@@ -142,6 +145,11 @@ impl<'a> DatabaseRows<'a> {
         counts
     }
 
+    /// Rows of other modules seen so far that the log writes again.
+    pub fn take_rewritten(&mut self) -> u64 {
+        std::mem::take(&mut self.rewritten)
+    }
+
     fn step_base(&mut self) -> Result<()> {
         loop {
             self.base_live = self.base.advance()?;
@@ -169,6 +177,13 @@ impl<'a> DatabaseRows<'a> {
                     && self.changes.markers.contains_key(key)
                 {
                     continue; // the log says what became of it
+                }
+                if let Some(overlay) = self.changes.others.get(module) {
+                    match key.get(module.len() + 1..).and_then(|inner| overlay.get(inner)) {
+                        None => {}
+                        Some(None) => continue,
+                        Some(Some(_)) => self.rewritten += 1,
+                    }
                 }
             }
             return Ok(());

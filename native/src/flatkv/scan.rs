@@ -43,6 +43,7 @@ struct Piece {
 struct Counted<S> {
     sink: S,
     statistics: Statistics,
+    rewritten: u64,
 }
 
 impl<S: Sink> Sink for Counted<S> {
@@ -52,6 +53,7 @@ impl<S: Sink> Sink for Counted<S> {
 
     fn merge(&mut self, other: Self) {
         self.sink.merge(other.sink);
+        self.rewritten += other.rewritten;
         for (mine, theirs) in self.statistics.iter_mut().zip(other.statistics) {
             add_counts(mine, theirs);
         }
@@ -70,10 +72,10 @@ impl FlatState {
     /// Feed every logical row to copies of `sink`; returns the merged sink, the number of stored rows and the statistics.
     pub fn scan<S: Sink + Clone>(&self, sink: S, scan: FlatScan<'_>) -> Result<(S, u64, Statistics)> {
         let pieces = self.pieces(scan.threads)?;
-        let counted = Counted { sink, statistics: Statistics::default() };
+        let counted = Counted { sink, statistics: Statistics::default(), rewritten: 0 };
         let (counted, rows) =
             run_pieces(&pieces, counted, scan.threads, |piece, sink| self.run(piece, sink, scan.progress))?;
-        Ok((counted.sink, rows, counted.statistics))
+        Ok((counted.sink, rows + self.added_by_log(counted.rewritten), counted.statistics))
     }
 
     fn run<S: Sink>(&self, piece: &Piece, sink: &mut Counted<S>, progress: &Progress) -> Result<u64> {
@@ -88,7 +90,13 @@ impl FlatState {
         }
         progress.moved(count % BATCH, rows.take_bytes())?;
         add_counts(&mut sink.statistics[piece.database], rows.counts());
+        sink.rewritten += rows.take_rewritten();
         Ok(count)
+    }
+
+    /// Rows of other modules that exist only in the log, given how many of its live ones replace a stored row.
+    pub(crate) fn added_by_log(&self, rewritten: u64) -> u64 {
+        self.changes.others.values().map(|overlay| overlay.live() as u64).sum::<u64>() - rewritten
     }
 
     pub(crate) fn open(&self, database: usize, low: &[u8], high: Option<&[u8]>) -> Result<DatabaseRows<'_>> {
@@ -114,6 +122,7 @@ impl FlatState {
             }
         }
         let mut count = 0;
+        let mut rewritten = 0;
         while let Some(at) = (0..open.len()).min_by(|a, b| open[*a].key().cmp(open[*b].key())) {
             let rows = &mut open[at];
             visit(rows.key(), rows.value())?;
@@ -122,11 +131,12 @@ impl FlatState {
                 progress.moved(BATCH, rows.take_bytes())?;
             }
             if !rows.advance()? {
+                rewritten += rows.take_rewritten();
                 open.remove(at);
             }
         }
         progress.moved(count % BATCH, 0)?;
-        Ok(count)
+        Ok(count + self.added_by_log(rewritten))
     }
 
     /// Stored account rows with `low <= key < high`, for the join of a composite scan.

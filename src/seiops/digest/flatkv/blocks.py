@@ -8,7 +8,7 @@ from typing import Protocol
 
 from seiops.digest.changes import decode_named, pairs
 from seiops.digest.errors import DigestError
-from seiops.digest.flatkv.seiwal import SEALED, UNSEALED, StateWal
+from seiops.digest.flatkv.seiwal import SEALED, UNSEALED, StateWal, WalFile
 from seiops.digest.memiavl.changelog import Changelog, list_segments
 from seiops.digest.wire import WireError, uvarint
 
@@ -45,6 +45,10 @@ class StateLog:
 
     def __init__(self, wal: StateWal | None) -> None:
         self._wal = wal
+
+    @property
+    def files(self) -> list[WalFile]:
+        return self._wal.files if self._wal is not None else []
 
     @property
     def range(self) -> tuple[int, int] | None:

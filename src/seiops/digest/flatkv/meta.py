@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from seiops.digest.errors import DigestError
 from seiops.digest.flatkv.lthash import IDENTITY, LENGTH, LtHash, checksum
@@ -16,6 +17,12 @@ VERSION_KEY = b"_meta/version"
 HASH_KEY = b"_meta/hash"
 _MODULE_PREFIX = b"_meta/x:"
 _META_END = b"_meta0"
+
+
+class RowSource(Protocol):
+    """Whatever rows can be read from: a database of either engine."""
+
+    def rows(self, low: bytes, high: bytes, /) -> Iterator[tuple[bytes, bytes]]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +43,7 @@ class DatabaseMeta:
     module_stats: dict[bytes, ModuleStats] = field(default_factory=dict)
 
 
-def load_meta(name: str, database: Database) -> DatabaseMeta:
+def load_meta(name: str, database: RowSource) -> DatabaseMeta:
     """Read the bookkeeping rows. Raises DigestError when they contradict each other."""
     rows = dict(database.rows(META_PREFIX, _META_END))
     meta = DatabaseMeta()
