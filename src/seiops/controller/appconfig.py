@@ -59,11 +59,15 @@ class Problem:
 
 
 class AppConfigError(Exception):
-    """The file cannot be read or is not shaped like a config file. `problems` has one entry a finding."""
+    """The file cannot be read or is not shaped like a config file. `problems` has one entry a finding.
 
-    def __init__(self, message: str, problems: list[Problem]) -> None:
+    `readable` is what could be read in spite of them, so that a check can go on and find the rest; None if nothing.
+    """
+
+    def __init__(self, message: str, problems: list[Problem], readable: AppConfig | None = None) -> None:
         super().__init__(message)
         self.problems = problems
+        self.readable = readable
 
 
 class SyncerSourceError(Exception):
@@ -200,9 +204,15 @@ def decode(path: str, content: bytes | None) -> AppConfig:
         raise AppConfigError(_parsing(path, f"error converting YAML to JSON: {error}"), [problem]) from None
     shaper = _Shaper()
     shaped = shaper.section(AppConfig, document, "")
+    config = AppConfig.model_validate(shaped)
     if shaper.problems:
-        raise AppConfigError(_parsing(path, "; ".join(str(problem) for problem in shaper.problems)), shaper.problems)
-    return AppConfig.model_validate(shaped)
+        raise shape_error(path, shaper.problems, config)
+    return config
+
+
+def shape_error(path: str, problems: list[Problem], readable: AppConfig) -> AppConfigError:
+    """The error of a file with values of the wrong type."""
+    return AppConfigError(_parsing(path, "; ".join(map(str, problems))), problems, readable)
 
 
 def check(config: AppConfig) -> list[Problem]:

@@ -197,17 +197,35 @@ def load_environment(environ: Mapping[str, str]) -> Settings:
     """
     environment = Environment.model_validate({name: value for name, value in environ.items() if value.strip()})
     scale, problems = _interval_scale(environment.interval_scale)
-    try:
-        config = appconfig.load(environment.config_path)
-    except AppConfigError as error:
-        detail = "; ".join([str(error), *map(str, problems)])
-        raise SettingsError("Failed to load platform configuration", detail, error.problems + problems, []) from None
-    refused = appconfig.syncer_shape_problems(config)
-    warnings = [problem for problem in appconfig.syncer_problems(config) if problem not in refused]
-    problems = [_hinted(problem, environ) for problem in appconfig.check(config)] + refused + problems
+    config, unreadable = _load(environment.config_path)
+    misshapen = unreadable.problems if unreadable is not None else []
+    warnings = [problem for problem in appconfig.syncer_problems(config) if problem not in misshapen]
+    if unreadable is None or unreadable.readable is not None:
+        missing = [_hinted(problem, environ) for problem in appconfig.check(config)]
+        problems = [problem for problem in missing if not _is_covered(problem, misshapen)] + problems
+    if unreadable is not None:
+        detail = "; ".join([str(unreadable), *map(str, problems)])
+        raise SettingsError("Failed to load platform configuration", detail, misshapen + problems, warnings)
     if problems:
         raise SettingsError("Invalid platform configuration", "; ".join(map(str, problems)), problems, warnings)
     return Settings(platform=config, environment=environment, interval_scale=scale, warnings=tuple(warnings))
+
+
+def _load(path: str) -> tuple[AppConfig, AppConfigError | None]:
+    """The file as far as it can be read, and what is wrong with its shape, the registry's included."""
+    try:
+        config = appconfig.load(path)
+    except AppConfigError as error:
+        config = error.readable or AppConfig()
+        refused = error.problems + appconfig.syncer_shape_problems(config)
+        return config, appconfig.shape_error(path, refused, config) if error.readable is not None else error
+    refused = appconfig.syncer_shape_problems(config)
+    return config, appconfig.shape_error(path, refused, config) if refused else None
+
+
+def _is_covered(problem: Problem, misshapen: list[Problem]) -> bool:
+    """Whether a key is missing only because it, or the section around it, could not be read."""
+    return any(problem.path == wrong.path or problem.path.startswith(f"{wrong.path}.") for wrong in misshapen)
 
 
 def _hinted(problem: Problem, environ: Mapping[str, str]) -> Problem:

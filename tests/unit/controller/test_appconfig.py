@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from seiops.controller import appconfig
 from seiops.controller.appconfig import AppConfigError, SyncerRegistry, SyncerSourceError
@@ -153,3 +155,17 @@ def test_problems_never_quote_the_whole_file() -> None:
     with pytest.raises(AppConfigError) as error:
         recorded.config("images: " + "s3cret" * 1000)
     assert len(str(error.value)) < 500
+
+
+YAML_TEXT = st.text(alphabet="ab:-[]{}&*<!~ \n\t,'\"#|>1", max_size=60).map(str.encode) | st.binary(max_size=60)
+
+
+@given(YAML_TEXT)
+def test_any_bytes_are_a_config_or_an_error(content: bytes) -> None:
+    try:
+        found = appconfig.decode("config.yaml", content)
+    except AppConfigError as error:
+        assert error.problems
+        return
+    appconfig.check(found)
+    appconfig.syncer_problems(found)
