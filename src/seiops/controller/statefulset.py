@@ -5,11 +5,12 @@ Pods follow only when a plan, an eviction or a person replaces them (OnDelete).
 
 from __future__ import annotations
 
+from seiops.api.names import FieldOwner
 from seiops.api.node import SeiNode, StatefulSetRef
 from seiops.controller.resources import RenderError, statefulset
-from seiops.controller.world import World
+from seiops.controller.world import LeftOverError, World
 from seiops.kube import ApiError, Obj
-from seiops.kube.resource import STATEFUL_SETS, controller_of
+from seiops.kube.resource import STATEFUL_SETS
 
 
 class StatefulSetError(Exception):
@@ -23,8 +24,7 @@ class StatefulSetError(Exception):
 async def sync(node: SeiNode, world: World) -> bool:
     """Applies the StatefulSet and notes its identity in the status.
 
-    False if one of that name that is not this node's had to be removed first: its end brings the next pass, which makes
-    ours. Raises StatefulSetError.
+    False if an impostor had to be removed first: its end brings the next pass, which makes ours. Raises StatefulSetError.
     """
     try:
         wanted = statefulset(node, world.settings.platform)
@@ -33,7 +33,7 @@ async def sync(node: SeiNode, world: World) -> bool:
     try:
         if await _remove_impostor(node, world):
             return False
-        live = await world.ensure(STATEFUL_SETS, wanted)
+        live = await _apply(wanted, world)
     except ApiError as error:
         raise StatefulSetError(f"syncing statefulset: applying statefulset: {error}", error) from error
     reference = StatefulSetRef(name=live["metadata"]["name"], uid=live["metadata"]["uid"])
@@ -42,27 +42,32 @@ async def sync(node: SeiNode, world: World) -> bool:
     return True
 
 
-async def _remove_impostor(node: SeiNode, world: World) -> bool:
-    """Deletes a StatefulSet that has taken the name of ours, or that a deleted node of the same name left behind.
-
-    True if there was one. Adopting the latter would keep a Pod alive that holds on to the old node's volume.
-    """
-    live = world.caches.stateful_sets.get((node.namespace, node.name))
-    if live is None or not _is_impostor(node, live):
-        return False
-    uid = live["metadata"]["uid"]
+async def _apply(wanted: Obj, world: World) -> Obj:
+    """Makes ours; one that a deleted node of the same name left behind is removed first, with its Pod."""
     try:
-        await world.client.delete(STATEFUL_SETS, node.name, node.namespace, uid=uid, propagation="Background")
-    except ApiError as error:
-        if not error.not_found and not error.conflict:
-            raise
+        return await world.ensure(STATEFUL_SETS, wanted)
+    except LeftOverError as error:
+        await _delete(error.live, world)
+        return await world.client.apply(STATEFUL_SETS, wanted, field_manager=FieldOwner.NODE.value)
+
+
+async def _remove_impostor(node: SeiNode, world: World) -> bool:
+    """Deletes a StatefulSet that has taken the name of the one we made; True if there was one."""
+    known = node.status.stateful_set
+    live = world.caches.stateful_sets.get((node.namespace, node.name))
+    if known is None or live is None or live["metadata"]["uid"] == known.uid:
+        return False
+    await _delete(live, world)
     node.status.stateful_set = None
     return True
 
 
-def _is_impostor(node: SeiNode, live: Obj) -> bool:
-    known = node.status.stateful_set
-    if known is not None and live["metadata"]["uid"] != known.uid:
-        return True
-    owner = controller_of(live)
-    return owner is not None and owner["kind"] == node.kind and owner["uid"] != node.metadata.uid
+async def _delete(live: Obj, world: World) -> None:
+    metadata = live["metadata"]
+    try:
+        await world.client.delete(
+            STATEFUL_SETS, metadata["name"], metadata["namespace"], uid=metadata["uid"], propagation="Background"
+        )
+    except ApiError as error:
+        if not error.not_found and not error.conflict:
+            raise

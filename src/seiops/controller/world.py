@@ -15,8 +15,17 @@ from seiops.controller.sidecar_client import SidecarClient
 from seiops.controller.statesync import SyncerSource
 from seiops.kube import Key, KubeClient, Obj, Resource, key_of
 from seiops.kube.events import EventRecorder
+from seiops.kube.resource import controller_of
 
 MOST_SETTLED = 20_000
+
+
+class LeftOverError(Exception):
+    """An object of a node that is gone is in the way of ours; garbage collection is about to remove it."""
+
+    def __init__(self, live: Obj) -> None:
+        super().__init__(f"{live['kind']} {live['metadata']['name']} of an earlier object is still there")
+        self.live = live
 
 
 @dataclass(slots=True)
@@ -36,13 +45,16 @@ class World:
     async def ensure(self, resource: Resource, rendered: Obj) -> Obj:
         """Server-side apply, unless what we own of the live object is already what we want.
 
-        Returns the live object as the cache keeps it. Raises ApiError.
+        Returns the live object as the cache keeps it. Raises ApiError, and LeftOverError if the object still belongs to a
+        deleted node of the same name: it goes with its owner and would take ours along, state and all.
         """
         store = self.caches.of(resource)
         key = key_of(rendered)
         wanted = rendered_fingerprint(rendered)
         live = store.get(key)
         if live is not None and not live["metadata"].get("deletionTimestamp"):
+            if _is_left_over(live, rendered):
+                raise LeftOverError(live)
             found = live[FINGERPRINT]
             if found and (found == wanted or self._settled.get((resource.kind, key)) == (wanted, found)):
                 return live
@@ -57,3 +69,11 @@ class World:
                 self._settled.clear()
             self._settled[(resource.kind, key)] = (wanted, live[FINGERPRINT])
         return live
+
+
+def _is_left_over(live: Obj, rendered: Obj) -> bool:
+    """The live object belongs to another owner of the same kind and name."""
+    owner, ours = controller_of(live), controller_of(rendered)
+    if owner is None or ours is None or owner["uid"] == ours["uid"]:
+        return False
+    return (owner["kind"], owner["name"]) == (ours["kind"], ours["name"])

@@ -10,21 +10,28 @@ from seiops.controller import statefulset
 from seiops.controller.resources import proxy_config, service, sidecar_image
 from seiops.controller.statefulset import StatefulSetError
 from seiops.controller.tasks.outcome import Outcome, Params, TaskDelayedError, TaskFailedError
-from seiops.controller.world import World
-from seiops.kube import ApiError, Obj
+from seiops.controller.world import LeftOverError, World
+from seiops.kube import ApiError, Obj, Resource
 from seiops.kube.resource import CONFIG_MAPS, PODS, SERVICES, controller_of
 
 REVISION_LABEL = "controller-revision-hash"
 
 
 async def apply_rbac_proxy_config(node: SeiNode, _: Params, world: World) -> Outcome:
-    await world.ensure(CONFIG_MAPS, proxy_config(node))
+    await _ensure(CONFIG_MAPS, proxy_config(node), world)
     return Outcome.DONE
 
 
 async def apply_service(node: SeiNode, _: Params, world: World) -> Outcome:
-    await world.ensure(SERVICES, service(node))
+    await _ensure(SERVICES, service(node), world)
     return Outcome.DONE
+
+
+async def _ensure(resource: Resource, rendered: Obj, world: World) -> None:
+    try:
+        await world.ensure(resource, rendered)
+    except LeftOverError as error:
+        raise TaskDelayedError(str(error)) from error
 
 
 async def apply_statefulset(node: SeiNode, _: Params, world: World) -> Outcome:
