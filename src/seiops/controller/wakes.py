@@ -5,7 +5,6 @@ A pass is cheap but not free: bursts of changes that concern the same node are g
 
 from __future__ import annotations
 
-from seiops.api.names import Annotation
 from seiops.controller.caches import Caches, owning_node
 from seiops.controller.intervals import Intervals
 from seiops.controller.peering import label_keys, node_of_pod
@@ -82,10 +81,9 @@ class Wakes:
 
 
 def _spec_version(raw: Obj) -> object:
-    """What of a node its own pass depends on: its generation, and the one annotation that reaches the Pod."""
+    """Labels and annotations do not wake their node, as upstream: what they say counts from its next pass on."""
     metadata = raw["metadata"]
-    dedicated = (metadata.get("annotations") or {}).get(Annotation.DEDICATED_NODE.value)
-    return metadata["uid"], metadata.get("generation"), metadata.get("deletionTimestamp"), dedicated
+    return metadata["uid"], metadata.get("generation"), metadata.get("deletionTimestamp")
 
 
 def _as_peer(raw: Obj) -> object:
