@@ -1,8 +1,9 @@
 """Real stores with what seidb printed for each command line, against `seiops digest ... --format seidb` (ruling 4).
 
 Compared are exit 0 or not and stdout without log lines. Every command runs through our command line in a small pool of
-processes, on each engine this installation has; the first command of a store that succeeds and the first that fails run
-as processes of their own, as a script would start them. After the last command of a store its files must be as they were.
+processes; the first command of a store that succeeds and the first that fails run as processes of their own, as a script
+would start them. Each command runs once more on the native engine, which has to fail where the default one does and
+otherwise print the same. After the last command of a store its files must be as they were.
 The vectors beside the stores (`digest-vectors.json`) are cases too, see `digest_vectors`.
 """
 
@@ -30,11 +31,10 @@ from replay.report import CaseResult
 from replay.stores_worker import run as run_command
 from seiops.digest.engines import has_native
 
+NATIVE = ("--engine", "native")
 WINDOW = 1 << 27
 PLACEHOLDERS = {"memiavl": "MEMDIR", "flatkv": "FLATDIR"}
 LOG_LINE = re.compile(r"time=")
-REFERENCE_ROWS = 20_000
-"""Above this many rows the slow engine runs only for the first command of a kind (backend and open mode) of a store."""
 ENTRY = "import sys; from seiops.cli.digest import app; app(sys.argv[2:])"
 CRASH = 2
 _SCRATCH = re.compile(r"FLATDIR/\.seidb-flatkv-tool-[^/ ]+/(readonly-[^/ ]+|changelog/iterator/\d+)/")
@@ -51,10 +51,6 @@ class Command:
     def flag(self, name: str) -> str:
         """Value of a flag, empty when it is not given."""
         return self.argv[self.argv.index(name) + 1] if name in self.argv else ""
-
-    @property
-    def kind(self) -> tuple[str, str, bool]:
-        return self.flag("--backend"), self.flag("--memiavl-open-mode"), "--inspect-bucket" in self.argv
 
 
 @dataclass(frozen=True)
@@ -157,10 +153,10 @@ async def _run_store(context: ReplayContext, store: Store, pool: Executor) -> As
             yield CaseResult(f"stores/{command.name}", "fail", f"{store.archive} does not unpack: {error}")
         return
     before = fingerprint(folder)
-    real, slow = _run_for_real(store.commands), _run_slowly(store.commands)
-    waiting = [_run_case(context, folder, command, pool, command in real, command in slow) for command in store.commands]
-    for batch in range(0, len(waiting), context.lanes):
-        for result in await asyncio.gather(*waiting[batch : batch + context.lanes]):
+    real = _run_for_real(store.commands)
+    for start in range(0, len(store.commands), context.lanes):
+        batch = store.commands[start : start + context.lanes]
+        for result in await asyncio.gather(*(_run_case(context, folder, one, pool, one in real) for one in batch)):
             yield result
     unchanged = fingerprint(folder) == before
     detail = "" if unchanged else "a command wrote into the store it reads"
@@ -174,35 +170,24 @@ def _run_for_real(commands: Sequence[Command]) -> list[Command]:
     return [command for command in firsts if command is not None]
 
 
-def _run_slowly(commands: Sequence[Command]) -> list[Command]:
-    """Commands that the reference engine runs too, where it is not the only one."""
-    seen: set[tuple[str, str, bool]] = set()
-    chosen = []
-    for command in commands:
-        rows = max((int(count) for count in re.findall(r"(?:count|leaves|rows)=(\d+)", command.stdout)), default=0)
-        if rows <= REFERENCE_ROWS or command.kind not in seen:
-            seen.add(command.kind)
-            chosen.append(command)
-    return chosen
-
-
-async def _run_case(
-    context: ReplayContext, folder: Path, command: Command, pool: Executor, real: bool, slow: bool
-) -> CaseResult:
+async def _run_case(context: ReplayContext, folder: Path, command: Command, pool: Executor, real: bool) -> CaseResult:
     loop = asyncio.get_running_loop()
-    runs = [await loop.run_in_executor(pool, run_command, folder, list(command.argv))]
-    if slow and has_native():
-        argv = [*command.argv, "--engine", "reference"]
-        runs.append(await loop.run_in_executor(pool, run_command, folder, argv))
+    status, stdout = await loop.run_in_executor(pool, run_command, folder, list(command.argv))
+    runs = {"": (status, stdout)}
     if real:
-        runs.append(await _run_process(context, folder, command))
+        runs["process: "] = await _run_process(context, folder, command)
+    if has_native():
+        native = await loop.run_in_executor(pool, run_command, folder, [*command.argv, *NATIVE])
+        failed_alike = status != 0 and native[0] != 0
+        runs["native engine: "] = (status, stdout) if failed_alike else native
     used: set[str] = set()
-    for status, stdout in runs:
+    for label, (status, stdout) in runs.items():
         rules = context.differences.for_case("stores", command.name)
         recorded, produced = outcome(command, command.exit, command.stdout), outcome(command, status, stdout)
         left = rules.compare(recorded.stream, recorded.document, produced.document)
         if left:
-            return CaseResult(f"stores/{command.name}", "fail", f"{' '.join(command.argv)}: {_first(left[0].path, recorded, produced)}")
+            detail = f"{label}{' '.join(command.argv)}: {_first(left[0].path, recorded, produced)}"
+            return CaseResult(f"stores/{command.name}", "fail", detail)
         used |= rules.used
     return CaseResult(f"stores/{command.name}", "pass", differences=sorted(used))
 

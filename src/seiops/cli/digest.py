@@ -154,7 +154,7 @@ def status(
 ) -> None:
     """Tell how far a FlatKV store's migration is."""
     try:
-        version, state = migration_status(DigestArguments(db_dir=db_dir, height=height), engine_named(engine))
+        version, state = migration_status(DigestArguments(db_dir=db_dir, height=height), engine_named(engine, [db_dir]))
     except DigestError as error:
         fail(error)
     views.show_status(status_members(version, state), format_)
@@ -162,7 +162,7 @@ def status(
 
 def _digest(arguments: DigestArguments, format_: views.Format) -> None:
     try:
-        engine = engine_named(arguments.engine)
+        engine = engine_named(arguments.engine, arguments.roots)
         with views.digest_view(format_, engine) as view:
             run_digest(arguments, engine, view)
     except DigestError as error:
@@ -171,7 +171,7 @@ def _digest(arguments: DigestArguments, format_: views.Format) -> None:
 
 def _inspect(arguments: DigestArguments, format_: views.Format) -> None:
     try:
-        run_inspect(arguments, engine_named(arguments.engine), views.inspect_view(format_))
+        run_inspect(arguments, engine_named(arguments.engine, arguments.roots), views.inspect_view(format_))
     except DigestError as error:
         fail(error)
 

@@ -52,6 +52,11 @@ class DigestArguments:
     verify: bool = False
     format: str = "seidb"
 
+    @property
+    def roots(self) -> tuple[str, ...]:
+        """The store directories named."""
+        return tuple(root for root in (self.db_dir, self.flatkv_dir, self.memiavl_dir) if root)
+
 
 _SHORT = {"d": "db_dir"}
 

@@ -1,9 +1,11 @@
-"""Choosing an engine by name."""
+"""Choosing an engine by name, or by the size of the stores."""
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
+from collections.abc import Sequence
 from enum import StrEnum
 
 from seiops.digest.engine import Engine
@@ -11,6 +13,7 @@ from seiops.digest.errors import DigestError
 from seiops.digest.reference import ReferenceEngine
 
 NATIVE_MODULE = "seiops.digest.native"
+SMALL_STORE_BYTES = 64 * 1024 * 1024
 
 
 class EngineName(StrEnum):
@@ -19,19 +22,37 @@ class EngineName(StrEnum):
     REFERENCE = "reference"
 
 
-def engine_named(name: str) -> Engine:
-    """The engine of that name; `auto` is the native one where this installation has it, else the reference."""
-    if name == EngineName.REFERENCE:
-        return ReferenceEngine()
+def engine_named(name: str, roots: Sequence[str] = ()) -> Engine:
+    """The engine of that name.
+
+    `auto` takes the native one where this installation has it and the stores below `roots` are worth it: a small store
+    is read in a second or two either way, and the reference engine tells damage in seidb's exact words.
+    """
     if name not in list(EngineName):
         raise DigestError(f'unknown --engine "{name}" (want auto|native|reference)')
-    if has_native():
-        engine: Engine = importlib.import_module(NATIVE_MODULE).NativeEngine()
-        return engine
-    if name == EngineName.NATIVE:
+    if name == EngineName.NATIVE and not has_native():
         raise DigestError("--engine native: this installation has no native digest engine; use --engine reference")
-    return ReferenceEngine()
+    if name == EngineName.REFERENCE or not has_native():
+        return ReferenceEngine()
+    if name == EngineName.AUTO and all(_is_small(root) for root in roots if root):
+        return ReferenceEngine()
+    engine: Engine = importlib.import_module(NATIVE_MODULE).NativeEngine()
+    return engine
 
 
 def has_native() -> bool:
     return importlib.util.find_spec(NATIVE_MODULE) is not None
+
+
+def _is_small(root: str) -> bool:
+    """Whether everything below a store's root is less than SMALL_STORE_BYTES; stops counting at the limit."""
+    total = 0
+    for directory, _, files in os.walk(root):
+        for name in files:
+            try:
+                total += os.lstat(os.path.join(directory, name)).st_size  # noqa: PTH118
+            except FileNotFoundError:
+                continue
+            if total >= SMALL_STORE_BYTES:
+                return False
+    return True

@@ -34,7 +34,7 @@ def main(argv: Sequence[str], out: TextIO | None = None, err: TextIO | None = No
 def _run(argv: Sequence[str], report: SeidbReport) -> None:
     command = next((word for word in argv[:1] if word in STATUS_COMMANDS), None)
     arguments = flags.parse_flags(argv)
-    engine = engine_named(arguments.engine)
+    engine = engine_named(arguments.engine, arguments.roots)
     if command is not None:
         report.status(*migration_status(arguments, engine))
     elif arguments.inspect_bucket:
