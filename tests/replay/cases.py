@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from replay import texts
 from replay.context import ReplayContext, read_jsonl
 from replay.differences import explained
 from replay.judge import judge, judge_checks
@@ -22,6 +23,7 @@ from replay.script import Run, ScriptError, comparable_check, recorded_checks
 SCALE = 0.2
 """Of the controller's intervals and the sidecars' task durations: 30 s become 6, which is still much longer than a pass."""
 SHARED_AT_ONCE = 10
+COLLECT_SECONDS = 10.0
 SHARED_START = 0.4
 """Seconds between two cases' starts on a shared controller."""
 NOT_IN_SCOPE = ("SeiNetwork", "SeiNodeTask", "SeiNodeTaskWorkflow")
@@ -223,19 +225,35 @@ async def _own_lane(context: ReplayContext, name: str, cases: list[Case], result
         await lane.stop()
 
 
+async def _collected(lane: Lane, case: Case) -> None:
+    """Until the garbage collector has taken what was gone at the end of the recording: its pace is not ours to judge."""
+    objects = Record.load(case.folder).objects
+    last = {(item["kind"], item["metadata"]["name"]): item for section in objects.values() for item in section}
+    gone = [key for key, item in last.items() if item.get("deletedAtEnd")]
+    deadline = asyncio.get_running_loop().time() + COLLECT_SECONDS
+    while any(lane.recorder.live(kind, case.namespace, name) for kind, name in gone):
+        if asyncio.get_running_loop().time() > deadline:
+            return
+        await lane.recorder.changed(case.namespace, 0.5)
+
+
 async def run_case(lane: Lane, case: Case, controller: ControllerProcess | None) -> CaseResult:
-    rules = lane.context.differences.for_case(case.area, case.name, case.manifests())
+    rules = lane.context.differences.for_case(case.area, case.name, case.steps)
     run = Run(lane, case.namespace, controller)
     found: list[str] = []
     try:
         await run.execute(case.steps)
     except ScriptError as error:
         found.append(str(error))
+    await _collected(lane, case)
     record = produced(
         lane.recorder.histories(case.namespace), lane.sidecars.requests_of(case.namespace), lane.recorded_text
     )
     expected = recorded_checks(case.steps)
-    seen = {name: comparable_check(expected[name], value) for name, value in run.checks.items()}
+    seen = {
+        name: comparable_check(expected[name], texts.mapped(value, lane.recorded_text))
+        for name, value in run.checks.items()
+    }
     if not found:
         found += judge_checks(expected, seen, rules)
     found += judge(Record.load(case.folder), record, rules)

@@ -3,9 +3,10 @@
 `differences.yaml` says for each id which cases it may touch, in which *stream* of a case (a stream is one kind of
 thing that an area compares: `objects`, `status`, `events`, `requests`, `startup`, `http`, `stdout` ...) and what is
 expected instead. Two kinds of rules exist. A *path rule* names places of a document: where the recording holds what
-`recorded` describes and ours what `produced` describes, both count as equal. An *item rule* names items of a list
-(an Event, a request) that ours may have in addition (`extra`) or may lack (`missing`). A comparison is first tried
-without the list; ids are only reported where they were needed.
+`recorded` describes and ours what `produced` describes, both count as equal; with `where` only in documents that this
+pattern fits. An *item rule* names items of a sequence that ours may have in addition (`extra`), may lack (`missing`),
+with which ours leaves the recording (`diverges`: what follows is not compared), or that only an object has whose whole
+life is another one (`alone`). A comparison is first tried without the list; ids are only reported where they were needed.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from replay.compare import ABSENT, Deviation, deviations
 
 LIST_FILE = Path(__file__).with_name("differences.yaml")
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "differences.md"
-_RULE_KEYS = {"stream", "path", "recorded", "produced", "extra", "missing"}
+_RULE_KEYS = {"stream", "path", "recorded", "produced", "where", "extra", "missing", "diverges", "alone"}
+_ITEM_KINDS = ("extra", "missing", "diverges", "alone")
 _ENTRY_KEYS = {"id", "about", "cases", "when", "rules"}
 _MATCHERS = {"absent", "equals", "matches", "like", "any"}
 
@@ -56,17 +58,25 @@ class Matcher:
 
 
 def alike(pattern: Any, value: Any) -> bool:
-    """The value holds at least what the pattern names; `*` in a text stands for any text, null for an absent member."""
+    """The value holds at least what the pattern names; `*` in a text stands for any text, null for an absent member,
+    `{$above: n}` for a larger number."""
+    if isinstance(pattern, dict) and set(pattern) == {"$above"}:
+        return isinstance(value, int) and value > pattern["$above"]
     if isinstance(pattern, dict):
-        return isinstance(value, dict) and all(
-            name not in value if want is None else name in value and alike(want, value[name])
-            for name, want in pattern.items()
-        )
+        return isinstance(value, dict) and all(_member_alike(name, want, value) for name, want in pattern.items())
     if isinstance(pattern, list):
         return isinstance(value, list) and len(pattern) == len(value) and all(map(alike, pattern, value))
     if isinstance(pattern, str) and isinstance(value, str):
         return glob(pattern, value)
     return bool(pattern == value)
+
+
+def _member_alike(name: str, want: Any, value: dict[str, Any]) -> bool:
+    if want is None:
+        return name not in value
+    if "*" in name:
+        return any(glob(name, other) and alike(want, member) for other, member in value.items())
+    return name in value and alike(want, value[name])
 
 
 def glob(pattern: str, text: str) -> bool:
@@ -81,8 +91,17 @@ class Rule:
     path: tuple[str, ...] | None = None
     recorded: Matcher = field(default_factory=lambda: Matcher("absent"))
     produced: Matcher = field(default_factory=lambda: Matcher("absent"))
+    where: Any = None
     extra: Any = None
     missing: Any = None
+    diverges: Any = None
+    alone: Any = None
+
+    def looks_at(self, document: Any) -> bool:
+        """`where` describes the document, or (for objects, kept under their names) one of its members."""
+        if self.where is None or alike(self.where, document):
+            return True
+        return isinstance(document, dict) and any(alike(self.where, member) for member in document.values())
 
 
 @dataclass(frozen=True)
@@ -91,12 +110,12 @@ class Entry:
     cases: tuple[str, ...]
     rules: tuple[Rule, ...]
     when: tuple[Any, ...] = ()
-    """Patterns of which one has to fit a manifest of the case; empty = any case."""
+    """Patterns of which one has to fit a step of the case's script; empty = any case."""
 
-    def touches(self, case: str, manifests: Sequence[Any]) -> bool:
+    def touches(self, case: str, steps: Sequence[Any]) -> bool:
         if not any(fnmatch.fnmatchcase(case, pattern) for pattern in self.cases):
             return False
-        return not self.when or any(alike(pattern, manifest) for pattern in self.when for manifest in manifests)
+        return not self.when or any(alike(pattern, step) for pattern in self.when for step in steps)
 
 
 class DifferenceBook:
@@ -124,10 +143,10 @@ class DifferenceBook:
                     rows.update(re.findall(r"[A-Za-z0-9][A-Za-z0-9-]*", first))
         return sorted({entry.id for entry in self.entries} - rows)
 
-    def for_case(self, area: str, case: str, manifests: Sequence[Any] = ()) -> CaseRules:
-        """`manifests`: what the case creates; entries that depend on it do not apply without."""
+    def for_case(self, area: str, case: str, steps: Sequence[Any] = ()) -> CaseRules:
+        """`steps`: the case's script; entries that depend on it do not apply without."""
         name = f"{area}/{case}"
-        return CaseRules([rule for entry in self.entries if entry.touches(name, manifests) for rule in entry.rules])
+        return CaseRules([rule for entry in self.entries if entry.touches(name, steps) for rule in entry.rules])
 
 
 class CaseRules:
@@ -163,6 +182,8 @@ class CaseRules:
 
     def _settled(self, document: Any, rule: Rule, accepted: tuple[Matcher, ...]) -> Any:
         assert rule.path is not None
+        if not rule.looks_at(document):
+            return document
         found = {
             tuple(path)
             for path, value in paths.places(document, rule.path)
@@ -184,6 +205,12 @@ class CaseRules:
     def may_be_missing(self, stream: str, item: Any) -> bool:
         return self._item_rule(stream, item, "missing")
 
+    def diverges(self, stream: str, item: Any) -> bool:
+        return self._item_rule(stream, item, "diverges")
+
+    def stands_alone(self, stream: str, item: Any) -> bool:
+        return self._item_rule(stream, item, "alone")
+
     def _item_rule(self, stream: str, item: Any, side: str) -> bool:
         for rule in self._rules:
             pattern = getattr(rule, side)
@@ -196,6 +223,8 @@ class CaseRules:
 def _listed_places(recorded: Any, produced: Any, rule: Rule) -> set[tuple[str, ...]]:
     """The places at which the two sides part just as the rule says."""
     assert rule.path is not None
+    if not rule.looks_at(produced):
+        return set()
     theirs, ours = (
         {tuple(path): value for path, value in paths.places(side, rule.path)} for side in (recorded, produced)
     )
@@ -232,10 +261,12 @@ def _rule(name: str, ident: str, raw: Any) -> Rule:
             tuple(paths.parse(raw["path"])),
             _matcher(name, raw.get("recorded", "absent")),
             _matcher(name, raw.get("produced", "absent")),
+            raw.get("where"),
         )
-    if ("extra" in raw) == ("missing" in raw):
-        raise DifferenceListError(f"{name}: a rule has `path`, or one of `extra` and `missing`: {raw!r}")
-    return Rule(ident, raw["stream"], extra=raw.get("extra"), missing=raw.get("missing"))
+    kinds = set(_ITEM_KINDS) & set(raw)
+    if len(kinds) != 1:
+        raise DifferenceListError(f"{name}: a rule has `path`, or one of {_ITEM_KINDS}: {raw!r}")
+    return Rule(ident, raw["stream"], **{kind: raw[kind] for kind in kinds})
 
 
 def _matcher(name: str, raw: Any) -> Matcher:

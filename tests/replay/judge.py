@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
+from difflib import SequenceMatcher
 from typing import Any
 
 from replay import sequence
 from replay.compare import deviations, shown
 from replay.differences import CaseRules
+from replay.kubeapi import SEI_KINDS
 from replay.record import Record
 from replay.sequence import Incarnation, PlanNumbers, Step
+from replay.texts import without_foreign_words
 
 SHELLS = ("sh", "bash")
 ONCE, REPEATED = "once", "repeated"
@@ -26,7 +30,7 @@ def judge(recorded: Record, produced: Record, rules: CaseRules) -> list[str]:
     ends = Ends()
     found = list(_judge_status(recorded, produced, rules, ends))
     found += _judge_resources(recorded, produced, rules, ends)
-    found += _judge_objects(recorded, produced, rules)
+    found += _judge_objects(recorded, produced, rules, ends)
     found += _judge_requests(recorded, produced, rules, ends)
     found += _judge_events(recorded, produced, rules, ends)
     return found
@@ -39,6 +43,8 @@ class Ends:
     def __init__(self) -> None:
         self.number: dict[str, int] = {}
         self.surplus: dict[str, bool] = {}
+        self.diverged: set[str] = set()
+        """Objects of which a listed difference says that they leave the recording for good."""
         self.plans: dict[str, dict[str, str]] = {}
         """By object: number of the recorded plan -> number of the produced one."""
 
@@ -62,32 +68,77 @@ def _judge_status(recorded: Record, produced: Record, rules: CaseRules, ends: En
 
 
 def _judge_incarnation(theirs: Incarnation, ours: Incarnation, rules: CaseRules, ends: Ends) -> Iterator[str]:
-    for listed in (False, True):
-        recorded = _states(theirs, rules, listed, "missing")
-        produced = _states(ours, rules, listed, "extra")
-        steps, our_steps = sequence.settled_sequence(recorded), sequence.settled_sequence(produced)
-        surplus = len(our_steps) > len(steps) and _goes_on(steps[-1])
-        compared = our_steps[: len(steps)] if surplus else our_steps
-        parted = list(_sequence_differences(theirs.key, steps, compared))
-        kept = [state for state, number in produced if number <= compared[-1].number] if compared else []
-        parted += _followed_differences(theirs.key, [state for state, _ in recorded], kept, surplus)
-        if not parted:
-            break
-    ends.number[theirs.key] = compared[-1].number if compared else 0
-    ends.surplus[theirs.key] = surplus
-    ends.plans[theirs.key] = _plan_pairs(theirs, ours, steps, compared)
-    yield from parted
+    recorded = [(sequence.comparable(line), line["n"]) for line in theirs.lines]
+    produced = [(sequence.comparable(line), line["n"]) for line in ours.lines]
+    verdict = _compare_states(theirs.key, recorded, produced)
+    if verdict.parted:
+        verdict = _compare_listed(theirs.key, recorded, produced, rules, ends)
+    ends.number[theirs.key] = verdict.compared[-1].number if verdict.compared else 0
+    ends.surplus[theirs.key] = verdict.surplus
+    ends.plans[theirs.key] = _plan_pairs(theirs, ours, verdict)
+    yield from verdict.parted
 
 
-def _states(one: Incarnation, rules: CaseRules, listed: bool, side: str) -> list[tuple[dict[str, Any], int]]:
-    """The comparable states of one side; with `listed`, after the listed differences were settled."""
-    states = [(sequence.comparable(line), line["n"]) for line in one.lines]
-    if not listed:
-        return states
-    may_go = rules.may_be_missing if side == "missing" else rules.may_be_extra
-    kept = [(state, number) for state, number in states if not may_go("status", state)]
-    settle = rules.settle_recorded if side == "missing" else rules.settle_produced
-    return [(settle("status", state), number) for state, number in kept]
+@dataclass
+class _Verdict:
+    steps: list[Step]
+    compared: list[Step]
+    surplus: bool
+    """We went on after the recording had ended."""
+    parted: list[str]
+
+
+_States = list[tuple[dict[str, Any], int]]
+
+
+def _compare_states(key: str, recorded: _States, produced: _States, rules: CaseRules | None = None) -> _Verdict:
+    steps, ours = sequence.settled_sequence(recorded), sequence.settled_sequence(produced)
+    if rules is not None:
+        steps, ours = _without_listed(steps, ours, rules)
+    surplus = len(ours) > len(steps) and bool(steps) and _goes_on(steps[-1])
+    compared = ours[: len(steps)] if surplus else ours
+    parted = list(_sequence_differences(key, steps, compared))
+    last = compared[-1].number if compared else 0
+    kept = [state for state, number in produced if number <= last]
+    parted += _followed_differences(key, [state for state, _ in recorded], kept, surplus)
+    return _Verdict(steps, compared, surplus, parted)
+
+
+def _compare_listed(key: str, recorded: _States, produced: _States, rules: CaseRules, ends: Ends) -> _Verdict:
+    """The comparison once more, after the listed differences were settled."""
+    if any(rules.stands_alone("status", state) for state, _ in produced):
+        ends.diverged.add(key)
+        return _Verdict([], [], False, [])
+    leaves = next((place for place, (state, _) in enumerate(produced) if rules.diverges("status", state)), None)
+    if leaves is not None:
+        ends.diverged.add(key)
+        produced = produced[:leaves]
+        recorded = _beginning(recorded, len(sequence.settled_sequence(produced)))
+    recorded = [(rules.settle_recorded("status", state), number) for state, number in recorded]
+    produced = [(rules.settle_produced("status", state), number) for state, number in produced]
+    return _compare_states(key, recorded, produced, rules)
+
+
+def _beginning(states: _States, steps: int) -> _States:
+    """As much of the recording as has so many steps."""
+    for length in range(len(states), 0, -1):
+        if len(sequence.settled_sequence(states[:length])) <= steps:
+            return states[:length]
+    return []
+
+
+def _without_listed(theirs: list[Step], ours: list[Step], rules: CaseRules) -> tuple[list[Step], list[Step]]:
+    """Both without the states that only one side has and may have alone."""
+    keys = [[json.dumps(step.state, sort_keys=True) for step in side] for side in (theirs, ours)]
+    kept: tuple[list[Step], list[Step]] = ([], [])
+    matcher = SequenceMatcher(a=keys[0], b=keys[1], autojunk=False)
+    for tag, a, b, c, d in matcher.get_opcodes():
+        for side, steps, may_go in (
+            (kept[0], theirs[a:b], rules.may_be_missing),
+            (kept[1], ours[c:d], rules.may_be_extra),
+        ):
+            side += [step for step in steps if tag == "equal" or not may_go("status", step.state)]
+    return kept
 
 
 def _goes_on(last: Step) -> bool:
@@ -134,10 +185,10 @@ def _is_prefix(values: list[Any], longer: list[Any]) -> bool:
     return longer[: len(values)] == values or values[: len(longer)] == longer
 
 
-def _plan_pairs(theirs: Incarnation, ours: Incarnation, steps: list[Step], compared: list[Step]) -> dict[str, str]:
+def _plan_pairs(theirs: Incarnation, ours: Incarnation, verdict: _Verdict) -> dict[str, str]:
     """Recorded plan -> our plan, by their place among the plans of the object."""
-    recorded = _plans_at(theirs, [step.number for step in steps])
-    produced = _plans_at(ours, [step.number for step in compared])
+    recorded = _plans_at(theirs, [step.number for step in verdict.steps])
+    produced = _plans_at(ours, [step.number for step in verdict.compared])
     return dict(zip(recorded, produced, strict=False))
 
 
@@ -160,20 +211,28 @@ def _judge_resources(recorded: Record, produced: Record, rules: CaseRules, ends:
     ours = _by_name(produced.objects["resources"])
     for key, item in theirs.items():
         mine = ours.get(key)
-        if mine is None:
-            continue  # already told with the states
+        if mine is None or key in ends.diverged:
+            continue  # told with the states
         if ends.cut(key):
             mine = produced.snapshots.get(ends.number[key], mine)
         left = rules.compare("objects", {key: object_form(item)}, {key: object_form(mine)})
         yield from (str(deviation) for deviation in left)
 
 
-def _judge_objects(recorded: Record, produced: Record, rules: CaseRules) -> Iterator[str]:
-    created = _by_name(recorded.objects["created"]), _by_name(produced.objects["created"])
-    yield from (str(deviation) for deviation in rules.compare("objects", *map(_forms, created)))
-    theirs = _by_name(recorded.objects["userObjects"])
-    ours = {key: item for key, item in _by_name(produced.objects["userObjects"]).items() if key in theirs}
-    yield from (str(deviation) for deviation in rules.compare("objects", _forms(theirs), _forms(ours)))
+def _judge_objects(recorded: Record, produced: Record, rules: CaseRules, ends: Ends) -> Iterator[str]:
+    for section in ("created", "userObjects"):
+        theirs, ours = _by_name(recorded.objects[section]), _by_name(produced.objects[section])
+        surplus = ours if section == "created" else {}
+        for key in {**theirs, **surplus}:
+            if _owners(theirs.get(key, {})) & ends.diverged:
+                continue
+            forms = ({key: object_form(side[key])} if key in side else {} for side in (theirs, ours))
+            yield from (str(deviation) for deviation in rules.compare("objects", *forms))
+
+
+def _owners(item: dict[str, Any]) -> set[str]:
+    references = item.get("metadata", {}).get("ownerReferences", [])
+    return {f"{reference['kind']}/{reference['name']}" for reference in references}
 
 
 def _by_name(items: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -188,14 +247,13 @@ def _by_name(items: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _forms(items: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    return {key: object_form(item) for key, item in items.items()}
-
-
 def object_form(item: dict[str, Any]) -> Any:
     """An object as it is compared: scripts' text out, owned fields by manager, conditions by type, plans from 1."""
     form = _without_scripts(item)
     metadata = dict(form["metadata"])
+    if form["kind"] not in SEI_KINDS:
+        # It counts the passes that changed something: edits made at once are one or several (ruling 2).
+        metadata.pop("generation", None)
     if "managedFields" in metadata:
         metadata["managedFields"] = {
             " ".join(filter(None, (entry["manager"], entry["operation"], entry.get("subresource")))): {
@@ -209,7 +267,7 @@ def object_form(item: dict[str, Any]) -> Any:
     if isinstance(status, dict) and isinstance(status.get("conditions"), list):
         conditions = {c["type"]: {n: v for n, v in c.items() if n != "type"} for c in status["conditions"]}
         form["status"] = {**status, "conditions": conditions}
-    return PlanNumbers().apply(form)
+    return PlanNumbers().apply(without_foreign_words(form))
 
 
 def _without_scripts(value: Any) -> Any:
@@ -237,6 +295,9 @@ def _is_shell(program: Any) -> bool:
 def _judge_requests(recorded: Record, produced: Record, rules: CaseRules, ends: Ends) -> Iterator[str]:
     theirs = _requests(recorded.requests, _renamer(recorded, ends, recorded_side=True))
     ours = _requests(produced.requests, _renamer(produced, ends, recorded_side=False))
+    for key in ends.diverged:
+        theirs.pop(key.partition("/")[2], None)
+        ours.pop(key.partition("/")[2], None)
     for node, mine in ours.items():
         _align(theirs.get(node, {"tasks": {}, "order": [], "other": {}}), mine, ends.cut(f"SeiNode/{node}"))
     left = rules.compare("requests", theirs, ours)
@@ -318,8 +379,11 @@ def _align(theirs: dict[str, Any], ours: dict[str, Any], cut: bool) -> None:
 
 def _judge_events(recorded: Record, produced: Record, rules: CaseRules, ends: Ends) -> Iterator[str]:
     theirs, ours = _events(recorded.events), _events(produced.events)
-    for key in [key for key in ours if key not in theirs and ends.cut(key.split(" ", 1)[0])]:
+    for key in [key for key in ours if key not in theirs and ends.cut(_about(key))]:
         del ours[key]
+    for events in (theirs, ours):
+        for key in [key for key in events if _about(key) in ends.diverged]:
+            del events[key]
     for key, event in theirs.items():
         if key in ours and event["times"] == REPEATED:
             # A pass that lost its flush tells its Events again: a number of passes, not an effect (ruling 2).
@@ -328,11 +392,16 @@ def _judge_events(recorded: Record, produced: Record, rules: CaseRules, ends: En
     yield from (f"events: {deviation}" for deviation in left)
 
 
+def _about(key: str) -> str:
+    return key.split(" ", 1)[0]
+
+
 def _events(events: list[dict[str, Any]]) -> dict[str, Any]:
     """By object, type, reason and message."""
     found: dict[str, Any] = {}
     for event in events:
-        key = f"{event['object']} {event['type']} {event['reason']} {event['message']}"
+        message = without_foreign_words(event["message"])
+        key = f"{event['object']} {event['type']} {event['reason']} {message}"
         again = key in found or event["count"] > 1
         found[key] = {
             "times": REPEATED if again else ONCE,
@@ -343,4 +412,6 @@ def _events(events: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def judge_checks(recorded: dict[str, Any], seen: dict[str, Any], rules: CaseRules) -> list[str]:
-    return [f"check: {deviation}" for deviation in rules.compare("checks", recorded, seen)]
+    return [
+        f"check: {deviation}" for deviation in rules.compare("checks", *map(without_foreign_words, (recorded, seen)))
+    ]

@@ -97,6 +97,7 @@ class Lane:
         """The deployment as a user applies it: CRDs, the controller's ServiceAccount and its cluster-wide reads."""
         access = self.cluster.access
         access.install_crds()
+        self.cluster.restart_controllers()
         access.kubectl("apply", "--server-side", "-k", deployed.DEPLOY / "default")
         text = deployed.node_namespace(access.kubectl_program, TEMPLATE_NAMESPACE)
         self._namespace_template = deployed.objects(text)

@@ -14,6 +14,7 @@ from replay.kubeapi import KINDS, USER, ApiError
 from replay.lane import ControllerProcess, Lane, describe
 
 LEAST_WAIT = 60.0
+BIND_SECONDS = 20.0
 LEAST_PASS = 1.5
 """Real seconds left to passes under way: the API server behind them does not get faster with the intervals."""
 
@@ -76,6 +77,23 @@ class Run:
         manifest = step["manifest"]
         namespaced = KINDS[manifest["kind"]].namespaced
         await self.lane.api.create(manifest, (step.get("namespace") or self.namespace) if namespaced else None)
+        if manifest["kind"] == "PersistentVolumeClaim":
+            await self._bound(manifest)
+
+    async def _bound(self, claim: dict[str, Any]) -> None:
+        """A claim whose volume is there is bound by the cluster, which may look only every 15 s; the recordings' did not
+        have to wait for that."""
+        volume = self.lane.recorder.live("PersistentVolume", None, claim["spec"].get("volumeName", ""))
+        if volume is None:
+            return
+        until = {
+            "object": f"PersistentVolumeClaim/{claim['metadata']['name']}",
+            "path": "status.phase",
+            "equals": "Bound",
+        }
+        deadline = asyncio.get_running_loop().time() + BIND_SECONDS
+        while not holds(until, self.lookup) and asyncio.get_running_loop().time() < deadline:
+            await self.lane.recorder.changed(self.namespace, 0.5)
 
     async def _patch(self, step: dict[str, Any]) -> None:
         kind, _, name = step["object"].partition("/")

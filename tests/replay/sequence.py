@@ -13,6 +13,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from replay.texts import without_foreign_words
+
 TASK_STAMPED = ("currentImage", "currentSidecarImage")
 GATE_CONDITIONS = ("ImportPVCReady", "SigningKeyReady", "NodeKeyReady", "OperatorKeyringReady")
 PROBE = "SidecarReady"
@@ -52,12 +54,13 @@ def incarnations(lines: Iterable[dict[str, Any]]) -> list[Incarnation]:
 
 def comparable(line: dict[str, Any]) -> dict[str, Any]:
     """A stored state as it is compared: conditions by type, progress and times taken out, all else verbatim."""
-    status = dict(line.get("status") or {})
+    status = dict(without_foreign_words(line.get("status") or {}))
     conditions = conditions_by_type(status.pop("conditions", []))
     plan = status.get("plan")
     if plan is not None:
         status["plan"] = _plan(plan)
     return {
+        "object": f"{line['kind']}/{line['name']}",
         "deleted": line["event"] == "DELETED",
         "deleting": bool(line.get("deleting")),
         "finalizers": line["finalizers"],

@@ -58,7 +58,7 @@ def _name(folder: Path, case: dict[str, Any]) -> str:
 
 async def _run_start(hub: Lane, folder: Path, case: dict[str, Any], steps: list[dict[str, Any]]) -> CaseResult:
     title = f"flows/{_name(folder, case)}"
-    rules = hub.context.differences.for_case("flows", _name(folder, case))
+    rules = hub.context.differences.for_case("flows", _name(folder, case), steps)
     lane = hub.beside(f"start-{case['n']}")
     controller = ControllerProcess(lane, lane.directory / "controller.log", arguments=())
     try:
@@ -71,7 +71,9 @@ async def _run_start(hub: Lane, folder: Path, case: dict[str, Any], steps: list[
     said = controller.output().replace(str(lane.config_file), RECORDED_CONFIG)
     named = recorded_names(case["log"]) if isinstance(case["exit"], int) else []
     recorded["named"] = dict.fromkeys(named, True)
-    seen = {"exit": outcome, "named": {name: name in said for name in named}}
+    seen: dict[str, Any] = {"exit": outcome, "named": {name: name in said for name in named}}
+    # Rules may depend on what ours says; it is not compared.
+    recorded["said"] = seen["said"] = said
     left = rules.compare("startup", recorded, seen)
     if left:
         words = " | ".join(said.strip().splitlines()[-2:])[-300:]

@@ -339,6 +339,12 @@ class Cluster:
 
         return Server("kube-controller-manager", command, log=directory / "kube-controller-manager.log", ready=ready)
 
+    def restart_controllers(self) -> None:
+        """The garbage collector looks for new kinds every 30 s only: after installing CRDs a restart makes it know them."""
+        assert self._manager is not None
+        self._manager.stop()
+        self._manager.start()
+
     def stop_api_server(self) -> None:
         if self._api_server is not None:
             # Open watches keep it draining for as long as we let it.
