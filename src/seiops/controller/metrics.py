@@ -99,10 +99,11 @@ class ControllerMetrics:
         key = (node.namespace, node.name)
         current = node.status.phase
         self._note_plan(node)
-        if not current:
-            return
+        # a node without a phase has its series too, all 0: that is how an alert sees one that is held at the gate
         for phase in NodePhase:
             self._phase.labels(*key, phase.value).set(phase.value == current)
+        if not current:
+            return
         entered = node.status.phase_transition_time or datetime.now(UTC)
         if current != before:
             self._transitions.labels(CONTROLLER, node.namespace, before, current).inc()
