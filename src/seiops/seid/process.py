@@ -51,13 +51,13 @@ def _is_seid(program: str) -> bool:
     return program == "seid" or program.endswith("/seid")
 
 
-def find(rule: Rule, proc: Path = PROC) -> SeidProcess | None:
+def find(rule: Rule) -> SeidProcess | None:
     """The first process that fits, or None."""
-    return next(_matching(rule, proc), None)
+    return next(_matching(rule), None)
 
 
-def _matching(rule: Rule, proc: Path) -> Iterator[SeidProcess]:
-    for entry in sorted(proc.iterdir(), key=lambda entry: entry.name):
+def _matching(rule: Rule) -> Iterator[SeidProcess]:
+    for entry in sorted(PROC.iterdir(), key=lambda entry: entry.name):
         if not entry.name.isdecimal():
             continue
         # a process may be gone between two reads
@@ -76,7 +76,7 @@ def _started(entry: Path) -> int:
 class Handle:
     """A grip on one process that cannot slip to another one. Use as a context manager."""
 
-    def __init__(self, process: SeidProcess, proc: Path = PROC) -> None:
+    def __init__(self, process: SeidProcess) -> None:
         self.process = process
         self._descriptor: int | None = None
         try:
@@ -84,7 +84,7 @@ class Handle:
         except ProcessLookupError:
             return
         with contextlib.suppress(OSError, ValueError, IndexError):
-            if _started(proc / str(process.pid)) == process.started:
+            if _started(PROC / str(process.pid)) == process.started:
                 self._descriptor = descriptor
                 return
         # the pid belongs to somebody else by now
@@ -139,6 +139,6 @@ def ticks_now() -> int:
     return int(time.clock_gettime(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK"))
 
 
-def survivor(rule: Rule, before_ticks: int, proc: Path = PROC) -> SeidProcess | None:
-    """A process that fits and was there before a moment: a fork left behind, not one the container runtime restarted."""
-    return next((process for process in _matching(rule, proc) if process.started < before_ticks), None)
+def survivor(rule: Rule, moment: int) -> SeidProcess | None:
+    """A process that fits and was there at a moment (in ticks): a fork left behind, not one the container runtime restarted."""
+    return next((process for process in _matching(rule) if process.started <= moment), None)

@@ -107,7 +107,8 @@ def test_odd_files_are_read_as_recorded(row: dict[str, Any], tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    "name", ["incremental-full", "incremental-no-overrides", "incremental-change-mode", "incremental-drops-foreign-keys"]
+    "name",
+    ["incremental-full", "incremental-no-overrides", "incremental-change-mode", "incremental-drops-foreign-keys"],
 )
 def test_incremental_values_equal_and_foreign_keys_stay(name: str, tmp_path: Path) -> None:
     case = CASES[name]

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from seidev.config_schema import CONTRACT, SCHEMA, distil, render as render_schema
+from seidev.config_schema import CONTRACT, SCHEMA, distil
+from seidev.config_schema import render as render_schema
 from seiops.seid.durations import DurationError, format_duration, parse_duration
 from seiops.seid.editing import merge
 from seiops.seid.intent import Intent, IntentError, Resolution, check, resolve, resolve_incremental
@@ -88,7 +89,9 @@ def test_lenient_reading(vector: dict[str, Any], tmp_path: Path) -> None:
 def test_an_integer_that_does_not_fit_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_text("[p2p]\nmax-connections = 70000\n")
     (tmp_path / "app.toml").write_text("")
-    with pytest.raises(ReadError, match=r"'p2p.max-connections' value 70000 does not fit 'uint16': allowed are 0 to 65535"):
+    with pytest.raises(
+        ReadError, match=r"'p2p.max-connections' value 70000 does not fit 'uint16': allowed are 0 to 65535"
+    ):
         read_config(V25, tmp_path)
 
 
@@ -122,11 +125,21 @@ def test_all_zero_findings() -> None:
     assert [str(finding) for finding in validate(V21, V21.zeros())] == wanted["diagnostics"]
 
 
-@pytest.mark.parametrize("overrides, case", [
-    ({"state_sync.enable": True}, "statesync enable only"),
-    ({"storage.state_commit.write_mode": "evm_only", "storage.state_commit.read_mode": "x",
-      "storage.state_store.write_mode": "y", "storage.state_store.read_mode": "z"}, "modes"),
-])
+@pytest.mark.parametrize(
+    "overrides, case",
+    [
+        ({"state_sync.enable": True}, "statesync enable only"),
+        (
+            {
+                "storage.state_commit.write_mode": "evm_only",
+                "storage.state_commit.read_mode": "x",
+                "storage.state_store.write_mode": "y",
+                "storage.state_store.read_mode": "z",
+            },
+            "modes",
+        ),
+    ],
+)
 def test_validation_cases(overrides: dict[str, Any], case: str) -> None:
     wanted = next(item for item in VECTORS["validation"] if item["case"] == case)
     values = V21.defaults("full", HOST) | {"version": 2} | overrides
@@ -136,7 +149,7 @@ def test_validation_cases(overrides: dict[str, Any], case: str) -> None:
 @pytest.mark.parametrize("nanoseconds, text", VECTORS["duration_format_ns"])
 def test_durations(nanoseconds: int, text: str) -> None:
     assert format_duration(nanoseconds) == text
-    if -(2**63) < nanoseconds:
+    if nanoseconds > -(2**63):
         assert parse_duration(text) == nanoseconds
 
 
