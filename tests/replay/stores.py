@@ -37,6 +37,7 @@ PLACEHOLDERS = {"memiavl": "MEMDIR", "flatkv": "FLATDIR"}
 LOG_LINE = re.compile(r"time=")
 ENTRY = "import sys; from seiops.cli.digest import app; app(sys.argv[2:])"
 CRASH = 2
+EXIT_OK, EXIT_ERROR = "exit: ok", "exit: error"
 _SCRATCH = re.compile(r"FLATDIR/\.seidb-flatkv-tool-[^/ ]+/(readonly-[^/ ]+|changelog/iterator/\d+)/")
 _IN_STORE = re.compile(r"FLATDIR/(snapshot-\d{20}|changelog)/")
 
@@ -202,18 +203,16 @@ async def _run_process(context: ReplayContext, folder: Path, command: Command) -
 
 
 def outcome(command: Command, status: int, stdout: str) -> Outcome:
-    """Exit and output in comparable form. A crash of the original is a stream of its own: its output ends anywhere."""
+    """Exit (the first line) and output in comparable form. A crash of the original is a stream of its own: its output ends anywhere."""
     lines = [line for line in stdout.splitlines() if not LOG_LINE.match(line)]
-    document: dict[str, Any] = {"exit": "ok" if status == 0 else "error"}
-    text = "\n".join(_ordered(command, lines))
+    document: dict[str, Any] = {}
+    text = "\n".join([EXIT_OK if status == 0 else EXIT_ERROR, *_ordered(command, lines)])
     if _SCRATCH.search(text):
         document["scratch"] = True
         text = _SCRATCH.sub(_to_store, text)
     document["stdout"] = _IN_STORE.sub(_to_store, text)
     silent = command.exit != 0 and not any(not LOG_LINE.match(line) for line in command.stdout.splitlines())
     stream = "crash" if command.exit == CRASH or silent else "stdout"
-    if command.flag("--backend") == "composite":
-        document["composite"] = True
     return Outcome(stream, document)
 
 
@@ -244,5 +243,5 @@ def _first(path: str, recorded: Outcome, produced: Outcome) -> str:
         ours = mine[number] if number < len(mine) else "(end)"
         other = theirs[number] if number < len(theirs) else "(end)"
         if ours != other:
-            return f"line {number + 1}: recorded {other[:300]!r}, got {ours[:300]!r}"
+            return f"line {number}: recorded {other[:300]!r}, got {ours[:300]!r}"
     return "stdout differs"
