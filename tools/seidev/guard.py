@@ -32,8 +32,12 @@ def start_time(pid: int) -> str:
 
 
 def signal_group(pid: int, number: int) -> None:
+    """Signals a process and, where it leads a group of its own, everything in that group."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(pid, number)
+        if os.getpgid(pid) == pid:
+            os.killpg(pid, number)
+        else:
+            os.kill(pid, number)
 
 
 def stop(processes: dict[int, str]) -> None:

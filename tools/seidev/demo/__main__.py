@@ -30,36 +30,35 @@ def _first_cause(error: BaseException) -> BaseException:
     return error
 
 
-def _play(console: Console, *, keep: bool, svg: Path | None) -> int:
+def _play(console: Console, directory: Path, *, keep: bool, svg: Path | None) -> int:
     begun = time.monotonic()
     build.kubernetes_programs(console)
     build.versitygw(console)
-    stage = Stage()
-    stage.directory.mkdir()
-    kept = False
+    stage = Stage(directory)
+    directory.mkdir(parents=True)
+    stage.write_state()
     try:
         with Screen(console) as screen:
             lines = asyncio.run(tell(stage, screen))
             if keep:
                 stage.keep()
-                kept = True
                 lines += ["", f"Everything is left running.  export KUBECONFIG={stage.kubeconfig}"]
                 lines += [f"kubectl is {stage.kubectl_program}", "[bold]make clean-demo[/] takes it all down."]
             screen.close(last_panel(lines, seconds=time.monotonic() - begun))
         if svg is not None:
             screen.save_svg(svg)
     finally:
-        if not kept:
+        if not stage.kept:
             stage.close()
     return 0
 
 
-def _prepare() -> None:
+def _prepare(directory: Path) -> None:
     """A kept demo is not taken down behind its owner's back; the remains of a dead one are."""
-    if alive := stages.still_running():
+    if alive := stages.still_running(directory):
         names = ", ".join(process["name"] for process in alive)
         raise ToolError(f"a demo is still running ({names}): `make clean-demo` takes it down, then run again")
-    shutil.rmtree(stages.DIRECTORY, ignore_errors=True)
+    shutil.rmtree(directory, ignore_errors=True)
 
 
 def _interrupt(number: int, frame: object) -> None:
@@ -71,15 +70,19 @@ def main() -> int:
     parser.add_argument("--keep", action="store_true", help="leave everything running")
     parser.add_argument("--svg", type=Path, help="keep the last screen as an SVG")
     parser.add_argument("--clean", action="store_true", help="take down a kept demo")
+    parser.add_argument(
+        "--directory", type=Path, default=stages.DIRECTORY, help="where everything is kept while it runs"
+    )
     arguments = parser.parse_args()
+    directory: Path = arguments.directory.resolve()
     console = default_console()
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         if arguments.clean:
-            console.print(f"stopped {stages.clean()} processes, removed {stages.DIRECTORY}")
+            console.print(f"stopped {stages.clean(directory)} processes, removed {directory}")
             return 0
-        _prepare()
-        return _play(console, keep=arguments.keep, svg=arguments.svg)
+        _prepare(directory)
+        return _play(console, directory, keep=arguments.keep, svg=arguments.svg)
     except KeyboardInterrupt:
         console.print("interrupted; everything was taken down, run again at any time")
         return 130

@@ -4,6 +4,7 @@ Where the output is no terminal, each step is printed once it is done. The last 
 """
 
 import io
+import re
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -99,7 +100,8 @@ class Screen:
         if self.last_words is not None:
             recorder.print(self.last_words)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(recorder.export_svg(title="make demo"))
+        # Fonts from elsewhere are not loaded where a README is shown, and nothing should be fetched to look at a picture.
+        path.write_text(re.sub(r"@font-face \{.*?\}\s*", "", recorder.export_svg(title="make demo"), flags=re.DOTALL))
 
 
 def _finished(step: Step) -> RenderableType:

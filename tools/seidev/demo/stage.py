@@ -5,6 +5,7 @@ Everything is a process of its own under one directory, `.demo`, whose state fil
 """
 
 import asyncio
+import contextlib
 import json
 import os
 import shutil
@@ -41,14 +42,24 @@ CHAIN_ID = "seiops-local-1"
 HEAD = 2500
 OPERATOR = "operator"
 TOKEN_LIFETIME = "12h"
-STOP_ORDER = ("controller", "pod-runner", "witness-", "versitygw", "kube-controller-manager", "kube-apiserver", "etcd")
+LEAVE_SECONDS = 60
+STOP_ORDER = (
+    "demo",
+    "controller",
+    "pod-runner",
+    "witness-",
+    "versitygw",
+    "kube-controller-manager",
+    "kube-apiserver",
+    "etcd",
+)
 
 
 @dataclass
 class Stage:
     """Use `open` and `close`; `keep` instead of `close` leaves it running."""
 
-    directory: Path = DIRECTORY
+    directory: Path
     cluster: Cluster | None = None
     s3: S3Server | None = None
     buckets: dict[str, Bucket] = field(default_factory=dict)
@@ -57,7 +68,7 @@ class Stage:
     kubeconfig: Path = Path()
     kubectl_program: Path = Path()
     recording: Recording = field(default_factory=Recording)
-    controller_metrics: str = ""
+    kept: bool = False
 
     # Servers
 
@@ -193,7 +204,6 @@ class Stage:
             *(f"--namespaces={NAMESPACE}", f"--lease-namespace={CONTROLLER_NAMESPACE}", "--leader-elect"),
             *(f"--metrics-bind-address=127.0.0.1:{metrics}", f"--health-probe-bind-address=127.0.0.1:{probe}"),
         ]
-        self.controller_metrics = f"http://127.0.0.1:{metrics}/metrics"
         self._start("controller", command, env=env, ready=_answering(f"http://127.0.0.1:{probe}/readyz"))
 
     def _controller_kubeconfig(self, token_file: Path) -> Path:
@@ -254,7 +264,9 @@ class Stage:
     # The end
 
     def write_state(self) -> None:
+        """What runs now, ourselves included unless the rest is to outlive us."""
         pids = [(server.name, server.pid) for server in self.servers]
+        pids += [] if self.kept else [("demo", os.getpid())]
         pids += [("versitygw", self.s3.pid)] if self.s3 is not None else []
         pids += list(self.cluster.pids.items()) if self.cluster is not None else []
         running = [
@@ -267,29 +279,30 @@ class Stage:
         temporary.replace(path)
 
     def keep(self) -> None:
+        self.kept = True
         self.write_state()
         processes.the_guard().keep_running()
 
     def close(self) -> None:
+        if self.cluster is None and self.kubeconfig.is_file():
+            leave_given_cluster(self)
         for server in reversed(self.servers):
             server.stop()
         if self.s3 is not None:
             self.s3.stop()
         if self.cluster is not None:
             self.cluster.stop()
-        elif self.kubeconfig.is_file():
-            _leave_given_cluster(self)
         shutil.rmtree(self.directory, ignore_errors=True)
 
 
-def _leave_given_cluster(stage: Stage) -> None:
-    """Takes back what is the demo's alone. CRDs and the controller's rights stay: others may use them."""
-    for arguments in (("seinodes", "--all", "-n", NAMESPACE), ("namespace", NAMESPACE), ("node", NODE)):
-        with_flags = ("delete", *arguments, "--ignore-not-found", "--wait=false")
-        try:
-            stage.kubectl(*with_flags)
-        except (ToolError, subprocess.TimeoutExpired):
-            return
+def leave_given_cluster(stage: Stage) -> None:
+    """Takes back what is the demo's alone, while the controller and the Pod runner are there to do their part.
+
+    CRDs and the controller's rights stay: others may use them.
+    """
+    with contextlib.suppress(ToolError, subprocess.TimeoutExpired):
+        stage.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", f"--timeout={LEAVE_SECONDS}s")
+        stage.kubectl("delete", "node", NODE, "--ignore-not-found")
 
 
 def _operator() -> list[dict[str, Any]]:
@@ -362,7 +375,7 @@ def _answering(url: str) -> Any:
     return ready
 
 
-def still_running(directory: Path = DIRECTORY) -> list[dict[str, Any]]:
+def still_running(directory: Path) -> list[dict[str, Any]]:
     """Processes of an earlier demo that are alive, first to stop first."""
     try:
         state = json.loads((directory / STATE).read_text())
@@ -372,12 +385,12 @@ def still_running(directory: Path = DIRECTORY) -> list[dict[str, Any]]:
     return sorted(alive, key=lambda p: next(i for i, name in enumerate(STOP_ORDER) if p["name"].startswith(name)))
 
 
-def clean(directory: Path = DIRECTORY) -> int:
+def clean(directory: Path) -> int:
     """Stops whatever an earlier demo left running and removes its files. Returns how many processes were stopped."""
     alive = still_running(directory)
+    _clean_given_cluster(directory)
     for process in alive:
         _end(process["pid"], process["started"])
-    _clean_given_cluster(directory)
     shutil.rmtree(directory, ignore_errors=True)
     return len(alive)
 
@@ -390,7 +403,7 @@ def _clean_given_cluster(directory: Path) -> None:
     if not state["own_cluster"] and Path(state["kubeconfig"]).is_file():
         stage = Stage(directory, kubeconfig=Path(state["kubeconfig"]))
         stage.kubectl_program = build.kubernetes_programs().kubectl
-        _leave_given_cluster(stage)
+        leave_given_cluster(stage)
 
 
 def _end(pid: int, started: str) -> None:
