@@ -12,7 +12,9 @@ $(STAMP): requirements-dev.txt pyproject.toml Cargo.toml $(shell find native -na
 	@command -v cargo >/dev/null || { echo "cargo not found: install Rust 1.85 or newer (rustup.rs) and run again" >&2; exit 1; }
 	python3 -m venv .venv
 	.venv/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
-	PATH="$(CURDIR)/.venv/bin:$$PATH" VIRTUAL_ENV="$(CURDIR)/.venv" .venv/bin/maturin develop --quiet --release
+	@echo "building the native kernel"
+	@PATH="$(CURDIR)/.venv/bin:$$PATH" VIRTUAL_ENV="$(CURDIR)/.venv" .venv/bin/maturin develop --quiet --release >.venv/kernel.log 2>&1 \
+	    || { cat .venv/kernel.log >&2; echo "the native kernel does not build: see above" >&2; exit 1; }
 	@touch $@
 
 # Recorded cases of the Go programs against ours: make replay [GOLDEN=DIR] [ONLY=area] [CASE=glob]
