@@ -234,7 +234,8 @@ async def test_pod_waits_for_what_it_refers_to(runner: PodRunner, kubectl: Kubec
         status = await _status(kubectl, "node-0")
         if "containerStatuses" not in status:
             return None
-        return str(_container(status, "seid")["state"].get("waiting", {}).get("message"))
+        message: str | None = _container(status, "seid")["state"].get("waiting", {}).get("message")
+        return message
 
     assert await _until(waiting) == "ConfigMap 'proxy' not found"
     await _running_pod_parts(kubectl, namespace)
