@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import structlog
+from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 
 from seiops.api.names import EventSource, FieldOwner
 from seiops.controller import logs
@@ -100,12 +101,17 @@ class Process:
         self._settings = settings
         self._connection = connection
         self._stopping = asyncio.Event()
+        self._registry = CollectorRegistry()
+        ProcessCollector(registry=self._registry)
+        PlatformCollector(registry=self._registry)
+        GCCollector(registry=self._registry)
+        self._runtime = RuntimeMetrics(self._registry)
 
     async def run(self) -> int:
         loop = asyncio.get_running_loop()
         loop.set_default_executor(ThreadPoolExecutor(RESOLVER_THREADS, thread_name_prefix="resolve"))
         for name in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(name, self._stop)
+            loop.add_signal_handler(name, self.stop)
         agent = f"seiops-controller/{version('seiops')}"
         async with KubeClient(self._connection, user_agent=agent) as client:
             listeners = [probes(self._flags.health_probe_bind_address), self._metrics_listener(client)]
@@ -118,7 +124,7 @@ class Process:
                 for listener in listeners:
                     await listener.stop()
 
-    def _stop(self) -> None:
+    def stop(self) -> None:
         """The first signal asks politely, the second ends the process at once."""
         if self._stopping.is_set():
             os._exit(1)
@@ -127,12 +133,14 @@ class Process:
 
     async def _lead(self, client: KubeClient) -> int:
         """Waits for leadership if asked to, works while it lasts, gives it back."""
-        if not self._flags.leader_elect:
+        flags = self._flags
+        if not flags.leader_elect:
             await self._work(client, asyncio.Event())
             return 0
         elector = LeaderElector(
-            client, self._lease_namespace(), self._flags.lease_name, field_manager=FieldOwner.MANAGER.value
+            client, self._lease_namespace(), flags.lease_name, field_manager=FieldOwner.MANAGER.value
         )
+        self._runtime.leading.labels(flags.lease_name).set_function(lambda: float(elector.leading))
         if not await _first(elector.acquire(), self._stopping.wait()):
             return 0
         lost = asyncio.Event()
@@ -163,10 +171,10 @@ class Process:
             peers=PeerResolver(caches.nodes, caches.pods, NodeIds(sidecars, intervals), ec2),
             syncers=SyncerRegistry(self._settings.config_path),
             events=recorder,
-            metrics=ControllerMetrics(),
+            metrics=ControllerMetrics(self._registry),
         )
-        runtime = RuntimeMetrics()
-        controller = Controller(NAME, partial(_reconcile, world), workers=self._flags.workers, metrics=runtime)
+        reconcile_in = partial(_reconcile, world)
+        controller = Controller(NAME, reconcile_in, workers=self._flags.workers, metrics=self._runtime)
         wakes = Wakes(caches, controller.queue, intervals)
         wakes.connect()
         manager = Manager(caches.informers(client, self._flags.namespace_list()), [controller])
@@ -200,8 +208,8 @@ class Process:
     def _metrics_listener(self, client: KubeClient) -> Listener:
         flags = self._flags
         if not flags.metrics_secure:
-            return metrics(flags.metrics_bind_address)
-        return metrics(flags.metrics_bind_address, tls=_serving_tls(flags), reviewer=client)
+            return metrics(flags.metrics_bind_address, registry=self._registry)
+        return metrics(flags.metrics_bind_address, registry=self._registry, tls=_serving_tls(flags), reviewer=client)
 
 
 async def _reconcile(world: World, key: Key) -> float | None:

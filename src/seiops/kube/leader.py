@@ -15,7 +15,6 @@ import uuid
 from datetime import UTC, datetime
 
 import structlog
-from prometheus_client import REGISTRY, Gauge
 
 from seiops.kube.client import KubeClient
 from seiops.kube.errors import ApiError
@@ -24,8 +23,6 @@ from seiops.kube.resource import LEASES, Obj
 LEASE_DURATION = 15
 RENEW_DEADLINE = 10.0
 RETRY = 2.0
-
-MASTER = Gauge("leader_election_master_status", "1 while this process holds the lease", ["name"], registry=REGISTRY)
 
 log = structlog.get_logger("kube.leader")
 
@@ -42,7 +39,8 @@ class LeaderElector:
         self._lease: Obj | None = None
         self._seen: tuple[str, str] | None = None
         self._seen_at = 0.0
-        MASTER.labels(name).set(0)
+        self.leading = False
+        """Whether the lease is ours, as far as we know."""
 
     async def acquire(self) -> None:
         """Returns when the lease is ours."""
@@ -51,7 +49,7 @@ class LeaderElector:
             if await self._try():
                 break
             await asyncio.sleep(RETRY * random.uniform(1.0, 2.2))
-        MASTER.labels(self._name).set(1)
+        self.leading = True
         log.info("successfully acquired lease", lease=f"{self._namespace}/{self._name}", identity=self.identity)
 
     async def hold(self) -> None:
@@ -67,7 +65,7 @@ class LeaderElector:
             except TimeoutError:
                 pass
             if self._taken() or time.monotonic() - renewed >= RENEW_DEADLINE:
-                MASTER.labels(self._name).set(0)
+                self.leading = False
                 log.error("leader election lost", lease=f"{self._namespace}/{self._name}")
                 return
 
@@ -81,7 +79,7 @@ class LeaderElector:
         except ApiError as error:
             log.warning("lease was not released, the next leader waits for it to run out", error=str(error))
         self._lease = None
-        MASTER.labels(self._name).set(0)
+        self.leading = False
 
     def _taken(self) -> bool:
         """Somebody else holds the lease and it has not run out."""

@@ -18,7 +18,29 @@ from seiops.kube.workqueue import QueueClosedError, WorkQueue
 SYNC_DEADLINE = 120.0
 DRAIN_DEADLINE = 30.0
 PASS_BUCKETS = (
-    *(0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.25, 1.5, 1.75),
+    *(
+        0.005,
+        0.01,
+        0.025,
+        0.05,
+        0.1,
+        0.15,
+        0.2,
+        0.25,
+        0.3,
+        0.35,
+        0.4,
+        0.45,
+        0.5,
+        0.6,
+        0.7,
+        0.8,
+        0.9,
+        1,
+        1.25,
+        1.5,
+        1.75,
+    ),
     *(2, 2.5, 3, 3.5, 4, 4.5, 5, 6, 7, 8, 9, 10, 15, 20, 25, 30, 40, 50, 60),
 )
 """Seconds; the buckets that dashboards of controller-runtime know."""
@@ -43,6 +65,7 @@ class RuntimeMetrics:
         )
         self.active = Gauge(prefix + "active_workers", "Workers busy now", by, registry=registry)
         self.workers = Gauge(prefix + "max_concurrent_reconciles", "Workers", by, registry=registry)
+        self.leading = Gauge("leader_election_master_status", "1 while we lead", ["name"], registry=registry)
         self.depth = Gauge("workqueue_depth", "Keys that are due", ["name", "controller"], registry=registry)
 
 
