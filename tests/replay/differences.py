@@ -4,9 +4,10 @@
 thing that an area compares: `objects`, `status`, `events`, `requests`, `startup`, `http`, `stdout` ...) and what is
 expected instead. Two kinds of rules exist. A *path rule* names places of a document: where the recording holds what
 `recorded` describes and ours what `produced` describes, both count as equal; with `where` only in documents that this
-pattern fits. An *item rule* names items of a sequence that ours may have in addition (`extra`), may lack (`missing`),
-with which ours leaves the recording (`diverges`: what follows is not compared), or that only an object has whose whole
-life is another one (`alone`). A comparison is first tried without the list; ids are only reported where they were needed.
+pattern fits. An *item rule* names items of a sequence that ours may have in addition (`extra`, with `after` only behind
+such an item, with `changes` only if that is all in which the two differ), may lack (`missing`), with which ours leaves the recording (`diverges`: what follows is not compared), or
+that only an object has whose whole life is another one (`alone`). A comparison is first tried without the list; ids are
+only reported where they were needed.
 """
 
 from __future__ import annotations
@@ -25,7 +26,19 @@ from replay.compare import ABSENT, Deviation, deviations
 
 LIST_FILE = Path(__file__).with_name("differences.yaml")
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "differences.md"
-_RULE_KEYS = {"stream", "path", "recorded", "produced", "where", "extra", "missing", "diverges", "alone"}
+_RULE_KEYS = {
+    "stream",
+    "path",
+    "recorded",
+    "produced",
+    "where",
+    "after",
+    "changes",
+    "extra",
+    "missing",
+    "diverges",
+    "alone",
+}
 _ITEM_KINDS = ("extra", "missing", "diverges", "alone")
 _ENTRY_KEYS = {"id", "about", "cases", "when", "rules"}
 _MATCHERS = {"absent", "equals", "matches", "like", "any"}
@@ -92,6 +105,8 @@ class Rule:
     recorded: Matcher = field(default_factory=lambda: Matcher("absent"))
     produced: Matcher = field(default_factory=lambda: Matcher("absent"))
     where: Any = None
+    after: Any = None
+    changes: tuple[tuple[str, ...], ...] | None = None
     extra: Any = None
     missing: Any = None
     diverges: Any = None
@@ -102,6 +117,15 @@ class Rule:
         if self.where is None or alike(self.where, document):
             return True
         return isinstance(document, dict) and any(alike(self.where, member) for member in document.values())
+
+    def may_follow(self, before: Any, item: Any) -> bool:
+        """`after` describes the item in front, `changes` says in what the two may differ."""
+        if self.after is not None and not alike(self.after, before):
+            return False
+        return self.changes is None or all(
+            any(paths.matches(pattern, paths.parse(one.path)[: len(pattern)]) for pattern in self.changes)
+            for one in deviations(before, item)
+        )
 
 
 @dataclass(frozen=True)
@@ -156,51 +180,27 @@ class CaseRules:
         self._rules = tuple(rules)
         self.used: set[str] = set()
 
+    def silent(self) -> CaseRules:
+        """The same rules for a comparison that is only tried."""
+        return CaseRules(self._rules)
+
     def compare(self, stream: str, recorded: Any, produced: Any) -> list[Deviation]:
         """What is left of the differences of two documents once the listed ones are settled."""
         if not next(deviations(recorded, produced), None):
             return []
-        for rule in self._path_rules(stream):
+        for rule in [rule for rule in self._path_rules(stream) if rule.looks_at(produced)]:
             listed = _listed_places(recorded, produced, rule)
             if listed:
                 self.used.add(rule.id)
                 recorded, produced = (paths.rebuild(side, {}, listed) for side in (recorded, produced))
         return list(deviations(recorded, produced))
 
-    def settle_recorded(self, stream: str, document: Any) -> Any:
-        """One side of a comparison that cannot be aligned place by place (a sequence of states): every place where the
-        recording holds what a rule says becomes a mark, or goes where one side has nothing."""
-        for rule in self._path_rules(stream):
-            document = self._settled(document, rule, (rule.recorded,))
-        return document
-
-    def settle_produced(self, stream: str, document: Any) -> Any:
-        """The other side: here what the recording holds is as good, because a rule need not show in every state."""
-        for rule in self._path_rules(stream):
-            document = self._settled(document, rule, (rule.produced, rule.recorded))
-        return document
-
-    def _settled(self, document: Any, rule: Rule, accepted: tuple[Matcher, ...]) -> Any:
-        assert rule.path is not None
-        if not rule.looks_at(document):
-            return document
-        found = {
-            tuple(path)
-            for path, value in paths.places(document, rule.path)
-            if any(matcher.accepts(value) for matcher in accepted)
-        }
-        if not found:
-            return document
-        self.used.add(rule.id)
-        if "absent" in (rule.recorded.kind, rule.produced.kind):
-            return paths.rebuild(document, {}, found)
-        return paths.rebuild(document, dict.fromkeys(found, f"<listed {rule.id}>"), set())
-
     def _path_rules(self, stream: str) -> Iterator[Rule]:
         return (rule for rule in self._rules if rule.stream == stream and rule.path is not None)
 
-    def may_be_extra(self, stream: str, item: Any) -> bool:
-        return self._item_rule(stream, item, "extra")
+    def may_be_extra(self, stream: str, item: Any, before: Any = None) -> bool:
+        """`before`: the item in front of it, for rules that say after what it may stand."""
+        return self._item_rule(stream, item, "extra", before)
 
     def may_be_missing(self, stream: str, item: Any) -> bool:
         return self._item_rule(stream, item, "missing")
@@ -211,10 +211,12 @@ class CaseRules:
     def stands_alone(self, stream: str, item: Any) -> bool:
         return self._item_rule(stream, item, "alone")
 
-    def _item_rule(self, stream: str, item: Any, side: str) -> bool:
+    def _item_rule(self, stream: str, item: Any, side: str, before: Any = None) -> bool:
         for rule in self._rules:
             pattern = getattr(rule, side)
-            if rule.stream == stream and pattern is not None and alike(pattern, item):
+            if pattern is None or rule.stream != stream or not rule.may_follow(before, item):
+                continue
+            if alike(pattern, item):
                 self.used.add(rule.id)
                 return True
         return False
@@ -223,8 +225,6 @@ class CaseRules:
 def _listed_places(recorded: Any, produced: Any, rule: Rule) -> set[tuple[str, ...]]:
     """The places at which the two sides part just as the rule says."""
     assert rule.path is not None
-    if not rule.looks_at(produced):
-        return set()
     theirs, ours = (
         {tuple(path): value for path, value in paths.places(side, rule.path)} for side in (recorded, produced)
     )
@@ -266,7 +266,13 @@ def _rule(name: str, ident: str, raw: Any) -> Rule:
     kinds = set(_ITEM_KINDS) & set(raw)
     if len(kinds) != 1:
         raise DifferenceListError(f"{name}: a rule has `path`, or one of {_ITEM_KINDS}: {raw!r}")
-    return Rule(ident, raw["stream"], **{kind: raw[kind] for kind in kinds})
+    return Rule(
+        ident, raw["stream"], after=raw.get("after"), changes=_changes(raw), **{kind: raw[kind] for kind in kinds}
+    )
+
+
+def _changes(raw: dict[str, Any]) -> tuple[tuple[str, ...], ...] | None:
+    return tuple(tuple(paths.parse(path)) for path in raw["changes"]) if "changes" in raw else None
 
 
 def _matcher(name: str, raw: Any) -> Matcher:

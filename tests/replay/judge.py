@@ -7,16 +7,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
-from difflib import SequenceMatcher
 from typing import Any
 
 from replay import sequence
-from replay.compare import deviations, shown
 from replay.differences import CaseRules
 from replay.kubeapi import SEI_KINDS
 from replay.record import Record
-from replay.sequence import Incarnation, PlanNumbers, Step
+from replay.sequence import PlanNumbers
+from replay.states import Verdict, compare_states
 from replay.texts import without_foreign_words
 
 SHELLS = ("sh", "bash")
@@ -37,22 +35,18 @@ def judge(recorded: Record, produced: Record, rules: CaseRules) -> list[str]:
 
 
 class Ends:
-    """Where the recording of each object ended within what we produced. We requeue at once when a plan is done (D11),
-    so a recording that stops while one lingers stops in the middle of ours."""
+    """Where the recording of each object ended within what we produced."""
 
     def __init__(self) -> None:
-        self.number: dict[str, int] = {}
-        self.surplus: dict[str, bool] = {}
-        self.diverged: set[str] = set()
-        """Objects of which a listed difference says that they leave the recording for good."""
-        self.plans: dict[str, dict[str, str]] = {}
-        """By object: number of the recorded plan -> number of the produced one."""
+        self.verdicts: dict[str, Verdict] = {}
 
     def cut(self, key: str) -> bool:
-        return self.surplus.get(key, False)
+        return key in self.verdicts and self.verdicts[key].cut
 
-
-# Status
+    @property
+    def alone(self) -> set[str]:
+        """Objects of which a listed difference says that they leave the recording for good."""
+        return {key for key, verdict in self.verdicts.items() if verdict.alone}
 
 
 def _judge_status(recorded: Record, produced: Record, rules: CaseRules, ends: Ends) -> Iterator[str]:
@@ -62,144 +56,10 @@ def _judge_status(recorded: Record, produced: Record, rules: CaseRules, ends: En
         if ours is None:
             yield f"{theirs.key}: recorded {len(theirs.lines)} states, we never saw the object"
         else:
-            yield from _judge_incarnation(theirs, ours, rules, ends)
+            ends.verdicts[theirs.key] = compare_states(theirs, ours, rules)
+            yield from ends.verdicts[theirs.key].parted
     for key in mine:
         yield f"{key}: not in the recording"
-
-
-def _judge_incarnation(theirs: Incarnation, ours: Incarnation, rules: CaseRules, ends: Ends) -> Iterator[str]:
-    recorded = [(sequence.comparable(line), line["n"]) for line in theirs.lines]
-    produced = [(sequence.comparable(line), line["n"]) for line in ours.lines]
-    verdict = _compare_states(theirs.key, recorded, produced)
-    if verdict.parted:
-        verdict = _compare_listed(theirs.key, recorded, produced, rules, ends)
-    ends.number[theirs.key] = verdict.compared[-1].number if verdict.compared else 0
-    ends.surplus[theirs.key] = verdict.surplus
-    ends.plans[theirs.key] = _plan_pairs(theirs, ours, verdict)
-    yield from verdict.parted
-
-
-@dataclass
-class _Verdict:
-    steps: list[Step]
-    compared: list[Step]
-    surplus: bool
-    """We went on after the recording had ended."""
-    parted: list[str]
-
-
-_States = list[tuple[dict[str, Any], int]]
-
-
-def _compare_states(key: str, recorded: _States, produced: _States, rules: CaseRules | None = None) -> _Verdict:
-    steps, ours = sequence.settled_sequence(recorded), sequence.settled_sequence(produced)
-    if rules is not None:
-        steps, ours = _without_listed(steps, ours, rules)
-    surplus = len(ours) > len(steps) and bool(steps) and _goes_on(steps[-1])
-    compared = ours[: len(steps)] if surplus else ours
-    parted = list(_sequence_differences(key, steps, compared))
-    last = compared[-1].number if compared else 0
-    kept = [state for state, number in produced if number <= last]
-    parted += _followed_differences(key, [state for state, _ in recorded], kept, surplus)
-    return _Verdict(steps, compared, surplus, parted)
-
-
-def _compare_listed(key: str, recorded: _States, produced: _States, rules: CaseRules, ends: Ends) -> _Verdict:
-    """The comparison once more, after the listed differences were settled."""
-    if any(rules.stands_alone("status", state) for state, _ in produced):
-        ends.diverged.add(key)
-        return _Verdict([], [], False, [])
-    leaves = next((place for place, (state, _) in enumerate(produced) if rules.diverges("status", state)), None)
-    if leaves is not None:
-        ends.diverged.add(key)
-        produced = produced[:leaves]
-        recorded = _beginning(recorded, len(sequence.settled_sequence(produced)))
-    recorded = [(rules.settle_recorded("status", state), number) for state, number in recorded]
-    produced = [(rules.settle_produced("status", state), number) for state, number in produced]
-    return _compare_states(key, recorded, produced, rules)
-
-
-def _beginning(states: _States, steps: int) -> _States:
-    """As much of the recording as has so many steps."""
-    for length in range(len(states), 0, -1):
-        if len(sequence.settled_sequence(states[:length])) <= steps:
-            return states[:length]
-    return []
-
-
-def _without_listed(theirs: list[Step], ours: list[Step], rules: CaseRules) -> tuple[list[Step], list[Step]]:
-    """Both without the states that only one side has and may have alone."""
-    keys = [[json.dumps(step.state, sort_keys=True) for step in side] for side in (theirs, ours)]
-    kept: tuple[list[Step], list[Step]] = ([], [])
-    matcher = SequenceMatcher(a=keys[0], b=keys[1], autojunk=False)
-    for tag, a, b, c, d in matcher.get_opcodes():
-        for side, steps, may_go in (
-            (kept[0], theirs[a:b], rules.may_be_missing),
-            (kept[1], ours[c:d], rules.may_be_extra),
-        ):
-            side += [step for step in steps if tag == "equal" or not may_go("status", step.state)]
-    return kept
-
-
-def _goes_on(last: Step) -> bool:
-    """The recording ends with a plan that is not cleaned up yet, and with a node that did not fail."""
-    status = last.state["status"]
-    plan = status.get("plan")
-    return not last.state["deleted"] and plan is not None and plan["phase"] in ("Active", "Complete")
-
-
-def _sequence_differences(key: str, theirs: list[Step], ours: list[Step]) -> Iterator[str]:
-    for index in range(max(len(theirs), len(ours))):
-        where = f"{key}: state {index + 1} of {len(theirs)}"
-        if index >= len(ours):
-            yield f"{where} ({_title(theirs[index])}) was never reached"
-            return
-        if index >= len(theirs):
-            yield f"{key}: state {index + 1} is one more than recorded: {_title(ours[index])}"
-            return
-        if theirs[index].state != ours[index].state:
-            parted = next(deviations(theirs[index].state, ours[index].state))
-            yield f"{where} ({_title(theirs[index])}; ours: {_title(ours[index])}): {parted}"
-            return
-
-
-def _title(step: Step) -> str:
-    status = step.state["status"]
-    plan = status.get("plan")
-    words = ["deleted" if step.state["deleted"] else status.get("phase", "no phase")]
-    if plan is not None:
-        words.append(f"{plan['id']} {plan['phase']}")
-    return " ".join(words)
-
-
-def _followed_differences(
-    key: str, theirs: list[dict[str, Any]], ours: list[dict[str, Any]], surplus: bool
-) -> Iterator[str]:
-    recorded, produced = (PlanNumbers().apply(sequence.followed(states)) for states in (theirs, ours))
-    for name, values in recorded.items():
-        if values != produced[name] and not (surplus and _is_prefix(values, produced[name])):
-            yield f"{key}: {name} went {shown(values, 600)}, ours {shown(produced[name], 600)}"
-
-
-def _is_prefix(values: list[Any], longer: list[Any]) -> bool:
-    return longer[: len(values)] == values or values[: len(longer)] == longer
-
-
-def _plan_pairs(theirs: Incarnation, ours: Incarnation, verdict: _Verdict) -> dict[str, str]:
-    """Recorded plan -> our plan, by their place among the plans of the object."""
-    recorded = _plans_at(theirs, [step.number for step in verdict.steps])
-    produced = _plans_at(ours, [step.number for step in verdict.compared])
-    return dict(zip(recorded, produced, strict=False))
-
-
-def _plans_at(one: Incarnation, numbers: list[int]) -> list[str]:
-    last = max(numbers, default=0)
-    plans = [
-        line["status"]["plan"]["id"]
-        for line in one.lines
-        if line["n"] <= last and (line.get("status") or {}).get("plan")
-    ]
-    return list(dict.fromkeys(plan.removeprefix("<").removesuffix(">") for plan in plans))
 
 
 # Objects
@@ -211,10 +71,10 @@ def _judge_resources(recorded: Record, produced: Record, rules: CaseRules, ends:
     ours = _by_name(produced.objects["resources"])
     for key, item in theirs.items():
         mine = ours.get(key)
-        if mine is None or key in ends.diverged:
+        if mine is None or key in ends.alone:
             continue  # told with the states
         if ends.cut(key):
-            mine = produced.snapshots.get(ends.number[key], mine)
+            mine = produced.snapshots.get(ends.verdicts[key].number, mine)
         left = rules.compare("objects", {key: object_form(item)}, {key: object_form(mine)})
         yield from (str(deviation) for deviation in left)
 
@@ -224,7 +84,7 @@ def _judge_objects(recorded: Record, produced: Record, rules: CaseRules, ends: E
         theirs, ours = _by_name(recorded.objects[section]), _by_name(produced.objects[section])
         surplus = ours if section == "created" else {}
         for key in {**theirs, **surplus}:
-            if _owners(theirs.get(key, {})) & ends.diverged:
+            if _owners(theirs.get(key, {})) & ends.alone:
                 continue
             forms = ({key: object_form(side[key])} if key in side else {} for side in (theirs, ours))
             yield from (str(deviation) for deviation in rules.compare("objects", *forms))
@@ -295,7 +155,7 @@ def _is_shell(program: Any) -> bool:
 def _judge_requests(recorded: Record, produced: Record, rules: CaseRules, ends: Ends) -> Iterator[str]:
     theirs = _requests(recorded.requests, _renamer(recorded, ends, recorded_side=True))
     ours = _requests(produced.requests, _renamer(produced, ends, recorded_side=False))
-    for key in ends.diverged:
+    for key in ends.alone:
         theirs.pop(key.partition("/")[2], None)
         ours.pop(key.partition("/")[2], None)
     for node, mine in ours.items():
@@ -307,8 +167,8 @@ def _judge_requests(recorded: Record, produced: Record, rules: CaseRules, ends: 
 def _renamer(record: Record, ends: Ends, *, recorded_side: bool) -> dict[str, str]:
     """Plans by object and by their place there: `n0/1`. A plan that has no counterpart keeps its own name."""
     names: dict[str, str] = {}
-    for key, pairs in ends.plans.items():
-        for place, (recorded, produced) in enumerate(pairs.items(), 1):
+    for key, verdict in ends.verdicts.items():
+        for place, (recorded, produced) in enumerate(verdict.plans.items(), 1):
             names[recorded if recorded_side else produced] = f"{key.partition('/')[2]}/{place}"
     return names
 
@@ -382,7 +242,7 @@ def _judge_events(recorded: Record, produced: Record, rules: CaseRules, ends: En
     for key in [key for key in ours if key not in theirs and ends.cut(_about(key))]:
         del ours[key]
     for events in (theirs, ours):
-        for key in [key for key in events if _about(key) in ends.diverged]:
+        for key in [key for key in events if _about(key) in ends.alone]:
             del events[key]
     for key, event in theirs.items():
         if key in ours and event["times"] == REPEATED:

@@ -43,12 +43,50 @@ class Record:
 
     @classmethod
     def load(cls, folder: Path) -> Record:
-        return cls(
+        record = cls(
             status=read_jsonl(folder / "status.jsonl"),
             objects=json.loads((folder / "objects.json").read_text(encoding="utf-8")),
             requests=read_jsonl(folder / "sidecar.jsonl"),
             events=json.loads((folder / "events.json").read_text(encoding="utf-8")),
         )
+        return _without_prehistory(record)
+
+
+def _without_prehistory(record: Record) -> Record:
+    """Without objects that were gone before the case began: a namespace that was used before has them in its record."""
+    gone: dict[str, int] = defaultdict(int)
+    for line in record.status:
+        if line["t"] < 0 and line["event"] == "DELETED":
+            gone[f"{line['kind']}/{line['name']}"] += 1
+    if not gone:
+        return record
+    owners = {_uid_name(key, number) for key, count in gone.items() for number in range(1, count + 1)}
+    for items in record.objects.values():
+        for item in list(items):
+            references = {owner["uid"] for owner in item["metadata"].get("ownerReferences", [])}
+            key = f"{item['kind']}/{item['metadata']['name']}"
+            if references & owners:
+                items.remove(item)
+                gone[key] += 1
+    for key, count in list(gone.items()):
+        same = [item for item in record.objects["resources"] if f"{item['kind']}/{item['metadata']['name']}" == key]
+        for item in same[:count]:
+            record.objects["resources"].remove(item)
+    kept = {
+        "status": [line for line in record.status if line["t"] >= 0],
+        "objects": record.objects,
+        "requests": [line for line in record.requests if line["t"] >= 0],
+        "events": [event for event in record.events if event["lastT"] >= 0],
+    }
+    text = json.dumps(kept, ensure_ascii=False)
+    for key, count in gone.items():
+        for number in range(count + 1, count + 10):
+            text = text.replace(_uid_name(key, number), _uid_name(key, number - count))
+    return Record(**json.loads(text))
+
+
+def _uid_name(key: str, number: int) -> str:
+    return f"<uid:{key}{f'#{number}' if number > 1 else ''}>"
 
 
 class Names:
@@ -63,7 +101,7 @@ class Names:
             counts[(history.kind, history.name)] += 1
             number = counts[(history.kind, history.name)]
             uid = history.last.object["metadata"]["uid"]
-            self._names[uid] = f"<uid:{history.kind}/{history.name}{f'#{number}' if number > 1 else ''}>"
+            self._names[uid] = _uid_name(f"{history.kind}/{history.name}", number)
         states = [state for history in histories if history.kind in SEI_KINDS for state in history.states]
         for state in sorted(states, key=lambda state: state.at):
             self._learn_plan((state.object.get("status") or {}).get("plan"))

@@ -13,20 +13,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from replay.texts import without_foreign_words
+from replay.texts import names_refused_endpoint, without_foreign_words
 
 TASK_STAMPED = ("currentImage", "currentSidecarImage")
 GATE_CONDITIONS = ("ImportPVCReady", "SigningKeyReady", "NodeKeyReady", "OperatorKeyringReady")
 PROBE = "SidecarReady"
+GATE = "StateSyncReady"
 _PLAN = re.compile(r"<(?P<task>task:)?plan-(?P<number>[^>/]+)(?P<rest>/[^>]*)?>")
-
-
-@dataclass(frozen=True)
-class Step:
-    """One state of the sequence; `number` is the line of the last stored state it stands for."""
-
-    state: dict[str, Any]
-    number: int
 
 
 @dataclass(frozen=True)
@@ -59,7 +52,9 @@ def comparable(line: dict[str, Any]) -> dict[str, Any]:
     plan = status.get("plan")
     if plan is not None:
         status["plan"] = _plan(plan)
+    gate: dict[str, Any] = next((c for c in (line.get("status") or {}).get("conditions", []) if c["type"] == GATE), {})
     return {
+        "refusesEndpoint": names_refused_endpoint(gate.get("message", "")),
         "object": f"{line['kind']}/{line['name']}",
         "deleted": line["event"] == "DELETED",
         "deleting": bool(line.get("deleting")),
@@ -81,17 +76,10 @@ def _plan(plan: dict[str, Any]) -> dict[str, Any]:
     return {**plan, "tasks": tasks}
 
 
-def settled_sequence(states: Iterable[tuple[dict[str, Any], int]]) -> list[Step]:
-    """The states without what is followed apart, equal neighbours made one, plans numbered from 1."""
+def sequence_of(states: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The states without what is followed apart, plans numbered from 1."""
     numbering = PlanNumbers()
-    steps: list[Step] = []
-    for state, number in states:
-        reduced = numbering.apply(_without_followed(state))
-        if steps and steps[-1].state == reduced:
-            steps[-1] = Step(reduced, number)
-        else:
-            steps.append(Step(reduced, number))
-    return steps
+    return [numbering.apply(_without_followed(state)) for state in states]
 
 
 def _without_followed(state: dict[str, Any]) -> dict[str, Any]:
