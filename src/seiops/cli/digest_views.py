@@ -252,5 +252,3 @@ def show_status(members: dict[str, object], format_: Format) -> None:
     for name, value in members.items():
         table.add_row(name, str(value))
     wide_console().print(table, soft_wrap=True)
-
-

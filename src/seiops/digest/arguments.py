@@ -222,6 +222,4 @@ def normalization(arguments: DigestArguments) -> Normalization:
         return _NORMALIZATIONS[arguments.memiavl_normalization]
     except KeyError:
         text = quoted(arguments.memiavl_normalization)
-        raise DigestError(
-            f"unknown --memiavl-normalization {text} (want semantic|independent|translator)"
-        ) from None
+        raise DigestError(f"unknown --memiavl-normalization {text} (want semantic|independent|translator)") from None

@@ -145,9 +145,7 @@ class _Listing:
 
     def __init__(self, arguments: DigestArguments, backend: Backend, query: InspectQuery, view: InspectView) -> None:
         self.listed = 0
-        self.leaf_versions = (
-            arguments.details and backend is Backend.MEMIAVL and query.bucket is Bucket.STORAGE
-        )
+        self.leaf_versions = arguments.details and backend is Backend.MEMIAVL and query.bucket is Bucket.STORAGE
         self._limit = arguments.list_limit
         self._view = view
         self._label: str | None = None
@@ -167,5 +165,3 @@ def migration_status(arguments: DigestArguments, engine: Engine) -> tuple[int, M
     flags.check_db_dir(arguments)
     with closing(engine.open_flatkv(arguments.db_dir, arguments.height, open_options(arguments))) as store:
         return store.version, store.migration_state()
-
-

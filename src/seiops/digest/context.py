@@ -11,7 +11,9 @@ from seiops.digest.boundary import BoundaryStatus, MigrationState
 from seiops.digest.files import clean_path
 from seiops.digest.model import Backend, Normalization, OpenMode, Totals
 
-_DEFERRED = "Note: account rows are merged by the translator at finalize, so progress shows account=deferred_until_finalize."
+_DEFERRED = (
+    "Note: account rows are merged by the translator at finalize, so progress shows account=deferred_until_finalize."
+)
 
 _NORMALIZATION_TEXT = {
     (OpenMode.SNAPSHOT, Normalization.SEMANTIC): (
@@ -139,11 +141,7 @@ def composite_context(
     migration: MigrationState,
 ) -> Context:
     replayed = mode is OpenMode.REPLAY
-    side = (
-        f"memiavl read-only replay dir={memiavl_dir}"
-        if replayed
-        else f"memiavl snapshot={clean_path(tree_dir)}"
-    )
+    side = f"memiavl read-only replay dir={memiavl_dir}" if replayed else f"memiavl snapshot={clean_path(tree_dir)}"
     known = "true" if migration.version_known else "false"
     return Context(
         backend=Backend.COMPOSITE,

@@ -31,19 +31,20 @@ from seiops.digest.errors import DigestError, UnsupportedFormatError
 from seiops.digest.files import clean_path, join_path
 from seiops.digest.flatkv.blocks import StateLog, open_block_log
 from seiops.digest.flatkv.layout import CHURNING, SnapshotLayout, describe_snapshot, not_a_store, select_snapshot
-from seiops.digest.flatkv.lthash import IDENTITY
+from seiops.digest.flatkv.lthash import IDENTITY, LtHash
 from seiops.digest.flatkv.meta import DatabaseMeta, ModuleStats, check_sums, load_meta
-from seiops.digest.keys import BOUNDARY_MARKER, BUCKETS, VERSION_MARKER
+from seiops.digest.keys import BOUNDARY_MARKER, BUCKETS, VERSION_MARKER, Bucket
 from seiops.digest.memiavl.changelog import list_segments
 from seiops.digest.memiavl.replay import base_directory
 from seiops.digest.memiavl.snapshot import EVM_TREE, read_multi_tree_metadata
 from seiops.digest.memiavl.source import SnapshotTree
-from seiops.digest.model import Backend, Normalization, OpenMode, Progress, Row, Tally, Totals, Verification
+from seiops.digest.model import ZERO_WORD, Backend, Normalization, OpenMode, Progress, Row, Tally, Totals, Verification
 
 POLL_SECONDS = 0.2
 OPEN_ATTEMPTS = 3
 _QUEUED_BATCHES = 16
 _MIGRATED_NOTHING = b""
+_HEADER_AT_ZERO = bytes(9)
 T = TypeVar("T")
 _RowTuple = tuple[int, bytes, bytes, bytes, int | None]
 _TallyTuple = tuple[bytes, int]
@@ -83,6 +84,8 @@ def _translated(call: Callable[[], T]) -> T:
         return call()
     except ValueError as error:
         raise DigestError(str(error)) from error
+    except OverflowError as error:
+        raise DigestError("a version of the store is negative or beyond 64 bits; its metadata is damaged") from error
 
 
 def _row(row: _RowTuple) -> Row:
@@ -90,21 +93,40 @@ def _row(row: _RowTuple) -> Row:
     return Row(BUCKETS[bucket], key, payload, stored, height)
 
 
+def _as_translated(row: Row) -> Row:
+    """The row as the importer would store it: FlatKV's encoding at height 0 (docs/contracts/digest.md 1.8)."""
+    payload = row.payload
+    if row.bucket is Bucket.ACCOUNT and payload.endswith(ZERO_WORD):
+        payload = payload[:-32]
+    return row._replace(stored=_HEADER_AT_ZERO + payload)
+
+
+def _worded(normalization: Normalization) -> Callable[[Row], Row]:
+    return _as_translated if normalization is Normalization.TRANSLATOR else _unchanged
+
+
+def _unchanged(row: Row) -> Row:
+    return row
+
+
 def _tally(value: _TallyTuple) -> Tally:
     return Tally(int.from_bytes(value[0], "big"), value[1])
 
 
-def _totals(found: _native.ScanTotals, hooks: ScanHooks) -> Totals:
+def _totals(found: _native.ScanTotals) -> Totals:
     totals = Totals(input_rows=found["input_rows"])
     for bucket, tally in zip(BUCKETS, found["buckets"], strict=True):
         totals.tallies[bucket] = _tally(tally)
     for marker, row_hash in ((VERSION_MARKER, found["version_marker"]), (BOUNDARY_MARKER, found["boundary_marker"])):
         if row_hash is not None:
             totals.markers[marker] = row_hash
+    return totals
+
+
+def _report_found(found: _native.ScanTotals, hooks: ScanHooks, wording: Callable[[Row], Row] = _unchanged) -> None:
     if hooks.on_found is not None:
         for row in found["found"]:
-            hooks.on_found(_row(row))
-    return totals
+            hooks.on_found(wording(_row(row)))
 
 
 def _tree(found: dict[tuple[int, int], _TallyTuple]) -> ShardTree:
@@ -198,7 +220,16 @@ class NativeDatabase:
 
     def check_hashes(self, found: dict[bytes, bytes]) -> None:
         """LtHash sums of a complete scan must be those of the meta rows (docs/contracts/digest.md 4.9)."""
-        for module in sorted(found.keys() | self.meta.module_hashes.keys()) if self.meta.module_hashes else ():
+        if not self.meta.module_hashes:
+            total = LtHash()
+            for value in found.values():
+                total.add_hash(value)
+            if self.meta.root is not None and total.digest() != self.meta.root:
+                raise DigestError(
+                    f"{self.path}: LtHash of all rows is not the stored one; the {self.name} database is damaged"
+                )
+            return
+        for module in sorted(found.keys() | self.meta.module_hashes.keys()):
             if found.get(module, IDENTITY) != self.meta.module_hashes.get(module, IDENTITY):
                 raise DigestError(
                     f"{self.path}: LtHash of module {module.decode('utf-8', 'replace')} is not the stored one; "
@@ -227,7 +258,8 @@ class NativeFlatkv:
         )
         for database, seen in zip(self._databases, found["statistics"], strict=True):
             database.check_statistics(seen)
-        return _totals(found, hooks)
+        _report_found(found, hooks)
+        return _totals(found)
 
     def verify(self) -> None:
         """With full verification: every row of the snapshot against its database's hashes."""
@@ -276,7 +308,9 @@ class NativeMemiavl:
             hooks,
             lambda counters: self.state.digest(counters, wording, self._options.threads, hooks.find),
         )
-        totals = _totals(found, hooks)
+        for normalization in normalizations:
+            _report_found(found, hooks, _worded(normalization))
+        totals = _totals(found)
         totals.memiavl_rows = totals.input_rows
         return [_copy(totals) for _ in normalizations]
 
@@ -300,7 +334,11 @@ class NativeMemiavl:
                     lambda: self.state.inspect(_native.Progress(), wording, self._options.threads, _query(query))
                 )
             )
-        return _listed(lambda counters, take: self.state.inspect_rows(counters, wording, _query(query), take), on_row)
+        worded = _worded(normalization)
+        return _listed(
+            lambda counters, take: self.state.inspect_rows(counters, wording, _query(query), take),
+            lambda row: on_row(worded(row)),
+        )
 
     def storage_details(self, query: InspectQuery, on_row: Callable[[Row], None]) -> Inspection:
         if query.key_offset < len(b"evm/"):
@@ -316,9 +354,10 @@ class NativeMemiavl:
         )
 
     def rows(self, shards: Sequence[Shard], normalization: Normalization) -> Iterator[Row]:
-        return _streamed(
+        rows = _streamed(
             lambda counters, take: self.state.rows(counters, normalization.value, _shard_numbers(shards), take)
         )
+        return map(_worded(normalization), rows)
 
     def close(self) -> None:
         """Files are closed with the kernel's objects."""
@@ -344,7 +383,8 @@ class NativeComposite:
         for verify in self._verify:
             verify()
         found = _scan(Backend.FLATKV, hooks, lambda counters: self._state.digest(counters, self._threads, hooks.find))
-        totals = _totals(found, hooks)
+        _report_found(found, hooks)
+        totals = _totals(found)
         totals.memiavl_rows = found["memiavl_rows"]
         totals.consumed_rows = found["consumed_rows"]
         return totals
@@ -434,7 +474,7 @@ def _open_replayed(root: str, height: int, options: OpenOptions) -> NativeMemiav
             EVM_TREE,
             metadata.version,
             [(str(segment.path), segment.index) for segment in segments],
-            height or None,
+            height if height > 0 else None,
         )
     )
     if height != 0 and state.version != height:

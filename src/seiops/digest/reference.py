@@ -130,9 +130,7 @@ class ReferenceMemiavl:
         outcome, counter = Inspection(), Totals()
         decoder = SemanticDecoder(caller="inspect")
         meter = _Meter(Backend.MEMIAVL, counter, ScanHooks(), decoder.accounts)
-        inspect_rows(
-            _normalized(meter.leaves(self.tree.iterate()), normalization, decoder), query, on_row, outcome
-        )
+        inspect_rows(_normalized(meter.leaves(self.tree.iterate()), normalization, decoder), query, on_row, outcome)
         outcome.input_rows = meter.rows
         return outcome
 
@@ -255,5 +253,3 @@ class ReferenceEngine:
         if not isinstance(flatkv, ReferenceFlatkv) or not isinstance(memiavl, ReferenceMemiavl):
             raise TypeError("both stores have to be opened by the reference engine")
         return ReferenceComposite(flatkv, memiavl)
-
-

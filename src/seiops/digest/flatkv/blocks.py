@@ -117,4 +117,3 @@ class SegmentLog:
                     yield version, [(name, list(pairs(logged.data, span))) for name, span in logged.entry.changesets]
                 except WireError as error:
                     raise DigestError(f"{self._directory}: entry of version {version}: {error}") from error
-

@@ -90,9 +90,7 @@ def _hash(rows: dict[bytes, bytes], key: bytes) -> bytes | None:
 def _stats(key: bytes, value: bytes) -> ModuleStats:
     if len(value) != 16:
         raise DigestError(f"flatkv: {key.decode('utf-8', 'replace')} has {len(value)} bytes, want 16")
-    return ModuleStats(
-        int.from_bytes(value[:8], "big", signed=True), int.from_bytes(value[8:], "big", signed=True)
-    )
+    return ModuleStats(int.from_bytes(value[:8], "big", signed=True), int.from_bytes(value[8:], "big", signed=True))
 
 
 def check_sums(name: str, meta: DatabaseMeta) -> None:

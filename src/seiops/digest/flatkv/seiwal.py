@@ -150,7 +150,9 @@ class StateWal:
             return content.records
         if content.damage is not None:
             raise DamagedRecordError(f"{where}sealed WAL file {file.path} is corrupt: {content.damage}")
-        promise = f"WAL file (sequence {file.sequence}) is corrupt: name promises indices [{file.first}, {file.last}] but "
+        promise = (
+            f"WAL file (sequence {file.sequence}) is corrupt: name promises indices [{file.first}, {file.last}] but "
+        )
         if not content.records:
             raise DigestError(promise + "no intact records were read")
         held = content.records[0][0], content.records[-1][0]

@@ -157,7 +157,9 @@ def _replay(log: BlockLog, oldest: int, height: int) -> tuple[int, Overlay]:
         current = _apply(overlay, current, *block)
 
 
-def _apply(overlay: Overlay, current: int, number: int, changes: list[tuple[str, list[tuple[bytes, bytes | None]]]]) -> int:
+def _apply(
+    overlay: Overlay, current: int, number: int, changes: list[tuple[str, list[tuple[bytes, bytes | None]]]]
+) -> int:
     try:
         if number != current + 1:
             raise DigestError(f"flatkv: apply version {number} must be committed version {current} plus one")

@@ -124,7 +124,9 @@ class Changelog:
                 try:
                     entry = decode_entry(file.data, start, end)
                 except WireError as error:
-                    raise LogCorruptError(f"read log failed, {segment.path}: entry {segment.index + offset}: {error}") from error
+                    raise LogCorruptError(
+                        f"read log failed, {segment.path}: entry {segment.index + offset}: {error}"
+                    ) from error
                 yield LogEntry(segment.index + offset, entry, file.data)
         finally:
             file.close()

@@ -21,7 +21,12 @@ _NODE = Struct("<BBHIII32s")
 
 def leaf_hash(version: int, key: bytes, value: bytes) -> bytes:
     return hashlib.sha256(
-        b"\x00\x02" + encode_varint(version) + encode_uvarint(len(key)) + key + _HASH_LENGTH + hashlib.sha256(value).digest()
+        b"\x00\x02"
+        + encode_varint(version)
+        + encode_uvarint(len(key))
+        + key
+        + _HASH_LENGTH
+        + hashlib.sha256(value).digest()
     ).digest()
 
 

@@ -117,9 +117,13 @@ def _translate(batch: list[Leaf], accounts: Accounts) -> Iterator[Row]:
         latest[raw_kind(leaf.key)][leaf.key] = leaf
     if latest[RawKind.EMPTY]:
         raise DigestError("translate batch: flatkv: empty key in changeset")
-    _require_lengths(latest[RawKind.STORAGE], 32, "process storage changes: failed to parse storage value: invalid storage value")
+    _require_lengths(
+        latest[RawKind.STORAGE], 32, "process storage changes: failed to parse storage value: invalid storage value"
+    )
     _require_lengths(latest[RawKind.NONCE], 8, "merge account changes: invalid nonce value: invalid nonce value")
-    _require_lengths(latest[RawKind.CODEHASH], 32, "merge account changes: invalid codehash value: invalid codehash value")
+    _require_lengths(
+        latest[RawKind.CODEHASH], 32, "merge account changes: invalid codehash value: invalid codehash value"
+    )
     for key, leaf in latest[RawKind.NONCE].items():
         _touch(accounts, key, leaf).nonce = int.from_bytes(leaf.value, "big")
     for key, leaf in latest[RawKind.CODEHASH].items():

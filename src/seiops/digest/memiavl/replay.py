@@ -251,5 +251,3 @@ class _Lineage:
 
     def track_of(self, name: str) -> _Track | None:
         return self._trees.get(name)
-
-

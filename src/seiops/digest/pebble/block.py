@@ -49,8 +49,13 @@ class BlockReader:
             raise DigestError(f"{self.file.path}: block at {handle.offset} lies outside the file; the table is damaged")
         stored = self.file.slice(handle.offset, end)
         body, kind = stored[: handle.length + 1], stored[handle.length]
-        if self.checksum_type != NO_CHECKSUM and self._checksum(body) != _LE32.unpack_from(stored, handle.length + 1)[0]:
-            raise DigestError(f"{self.file.path}: checksum mismatch in the block at {handle.offset}; the table is damaged")
+        if (
+            self.checksum_type != NO_CHECKSUM
+            and self._checksum(body) != _LE32.unpack_from(stored, handle.length + 1)[0]
+        ):
+            raise DigestError(
+                f"{self.file.path}: checksum mismatch in the block at {handle.offset}; the table is damaged"
+            )
         try:
             return _decompress(kind, stored[: handle.length])
         except (cramjam.DecompressionError, WireError, ValueError) as error:

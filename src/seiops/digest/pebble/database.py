@@ -29,8 +29,7 @@ class Database:
         logs = [log for log in self.files.logs if log.number >= self.version.min_unflushed_log]
         self._logs = read_logs(logs) if self.files.manifest is not None else LogContent()
         self._log_points = [
-            Point(key, -sequence, kind, value)
-            for key, (sequence, kind, value) in sorted(self._logs.points.items())
+            Point(key, -sequence, kind, value) for key, (sequence, kind, value) in sorted(self._logs.points.items())
         ]
 
     @property
@@ -64,7 +63,9 @@ class Database:
         tables = [meta for meta in self.version.tables.values() if _overlaps(meta, lower, upper)]
         deletions = sorted(self._range_deletions(tables, lower, upper))
         sources: list[Iterable[Point]] = [self._points(meta, lower, upper) for meta in tables]
-        sources.append(point for point in self._log_points if point.key >= lower and (upper is None or point.key < upper))
+        sources.append(
+            point for point in self._log_points if point.key >= lower and (upper is None or point.key < upper)
+        )
         hides = _Sweep(deletions)
         last: bytes | None = None
         for key, negated, kind, value in merge(*sources):
@@ -95,9 +96,7 @@ class Database:
             return (Point(key, -meta.largest_seq, kind, value) for key, _, kind, value in points)
         return points
 
-    def _range_deletions(
-        self, tables: list[TableMeta], lower: bytes, upper: bytes | None
-    ) -> Iterator[RangeDeletion]:
+    def _range_deletions(self, tables: list[TableMeta], lower: bytes, upper: bytes | None) -> Iterator[RangeDeletion]:
         for start, end, sequence in self._logs.range_deletions:
             yield RangeDeletion(start, end, sequence)
         for meta in tables:

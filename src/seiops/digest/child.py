@@ -1,0 +1,123 @@
+"""Our own engine as a child process of the sidecar: one store in, one JSON object a line out.
+
+Run as `python -m seiops.digest.child REQUEST` where REQUEST is the JSON form of `ChildRequest`. Lines on stdout are
+`{"progress": {...}}` as the scan goes and at the end `{"engine": ..., "sides": {...}}` or `{"error": "..."}`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from seiops.digest.engine import Engine, OpenOptions, ScanHooks
+from seiops.digest.engines import engine_named, has_native
+from seiops.digest.errors import DigestError
+from seiops.digest.launch import confine
+from seiops.digest.memiavl.snapshot import EVM_TREE, snapshot_name
+from seiops.digest.model import Backend, Normalization, OpenMode, Progress, Verification
+from seiops.digest.side import SideDigest, from_totals
+
+PROGRESS_SECONDS = 1.0
+NATIVE_SIDE = "native"
+"""Name of the single side of a FlatKV run; memiavl sides are named by their normalization."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChildRequest:
+    """What to digest. `open_mode` is snapshot, replay, or auto: the snapshot of the height if there is one."""
+
+    backend: str
+    root: str
+    height: int
+    open_mode: str = "auto"
+    normalizations: tuple[str, ...] = field(default=(Normalization.SEMANTIC.value,))
+    verification: str = Verification.CHEAP.value
+    threads: int = 1
+    memory_bytes: int = 0
+
+    def encode(self) -> str:
+        return json.dumps(asdict(self))
+
+
+def main(argv: Sequence[str]) -> int:
+    request = ChildRequest(**json.loads(argv[0]))
+    confine(request.memory_bytes)
+    try:
+        engine = engine_named("native" if has_native() else "reference")
+        sides = _run(request, engine)
+    except DigestError as error:
+        _say({"error": str(error)})
+        return 1
+    except MemoryError:
+        _say({"error": f"out of memory: the bound is {request.memory_bytes // (1 << 20)} MiB"})
+        return 1
+    _say(
+        {
+            "engine": engine.name,
+            "engine_version": engine.version,
+            "sides": {name: side.wire() for name, side in sides.items()},
+        }
+    )
+    return 0
+
+
+def _run(request: ChildRequest, engine: Engine) -> dict[str, SideDigest]:
+    options = OpenOptions(Verification(request.verification), request.threads)
+    started = time.monotonic()
+    hooks = ScanHooks(on_progress=_Reporter())
+    if request.backend == Backend.FLATKV:
+        with closing(engine.open_flatkv(request.root, request.height, options)) as flatkv:
+            totals = flatkv.digest(hooks)
+            return {NATIVE_SIDE: from_totals(totals, flatkv.version, time.monotonic() - started)}
+    normalizations = [Normalization(name) for name in request.normalizations]
+    with closing(engine.open_memiavl(request.root, request.height, _mode(request), options)) as memiavl:
+        every = memiavl.digest(normalizations, hooks)
+        seconds = time.monotonic() - started
+        return {
+            normalization.value: from_totals(totals, memiavl.version, seconds)
+            for normalization, totals in zip(normalizations, every, strict=True)
+        }
+
+
+def _mode(request: ChildRequest) -> OpenMode:
+    if request.open_mode != "auto":
+        return OpenMode(request.open_mode)
+    metadata = Path(request.root) / snapshot_name(request.height) / EVM_TREE / "metadata"
+    return OpenMode.SNAPSHOT if metadata.is_file() else OpenMode.REPLAY
+
+
+class _Reporter:
+    """Passes progress on, at most once a second."""
+
+    def __init__(self) -> None:
+        self._next = 0.0
+
+    def __call__(self, point: Progress) -> None:
+        now = time.monotonic()
+        if now < self._next:
+            return
+        self._next = now + PROGRESS_SECONDS
+        _say(
+            {
+                "progress": {
+                    "source": point.source,
+                    "rows": point.rows,
+                    "bytes": point.bytes_read,
+                    "bytes_total": point.bytes_total,
+                }
+            }
+        )
+
+
+def _say(members: dict[str, Any]) -> None:
+    print(json.dumps(members), flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
