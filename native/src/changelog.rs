@@ -35,11 +35,18 @@ struct Lineage {
     /// (first version under this name, name)
     names: Vec<(u64, Vec<u8>)>,
     base: Option<Vec<u8>>,
+    /// version whose upgrade added the tree, where the snapshot did not have it
+    born: Option<u64>,
 }
 
 impl Lineage {
     fn name_at(&self, version: u64) -> Option<&[u8]> {
         self.names.iter().find(|(from, _)| version >= *from).map(|(_, name)| name.as_slice())
+    }
+
+    /// What a leaf written at `version` is stamped with: a tree counts from 0 until its first block is committed (3.8).
+    fn stamp(&self, version: u64) -> u32 {
+        if self.born == Some(version) { 1 } else { version as u32 }
     }
 }
 
@@ -49,7 +56,12 @@ impl Lineage {
 /// silence and prints the digest of a state that never existed. Segments that lie wholly at or below `after` are not read.
 pub fn replay(segments: &[Segment], tree: &[u8], after: u64, upto: Option<u64>) -> Result<Replay> {
     let mut logs = Logs::default();
-    let numbers: Vec<u32> = segments.iter().map(|segment| logs.map(&segment.path)).collect::<Result<_>>()?;
+    let last = segments.len().saturating_sub(1);
+    let numbers: Vec<u32> = segments
+        .iter()
+        .enumerate()
+        .map(|(at, segment)| if at < last { logs.map(&segment.path) } else { logs.read(&segment.path) })
+        .collect::<Result<_>>()?;
     let first = needed_from(segments, &numbers, &logs, after);
     let (segments, numbers) = (&segments[first..], &numbers[first..]);
     let mut upgrades = Vec::new();
@@ -71,7 +83,12 @@ pub fn replay(segments: &[Segment], tree: &[u8], after: u64, upto: Option<u64>) 
                     if module == name {
                         let shift = base + at;
                         let value = (!pair.delete).then_some((shift + pair.value.0, pair.value.1));
-                        found.push(logs.change(segment, (shift + pair.key.0, pair.key.1), value, version as u32));
+                        found.push(logs.change(
+                            segment,
+                            (shift + pair.key.0, pair.key.1),
+                            value,
+                            lineage.stamp(version),
+                        ));
                     }
                     Ok(())
                 })?;
@@ -206,10 +223,10 @@ fn trace(tree: &[u8], after: u64, upgrades: &[Upgrade]) -> Result<Lineage> {
         }
         names.push((upgrade.version, name.clone()));
         if upgrade.rename_from.is_empty() {
-            return Ok(Lineage { names, base: None });
+            return Ok(Lineage { names, base: None, born: Some(upgrade.version) });
         }
         name.clone_from(&upgrade.rename_from);
     }
     names.push((after + 1, name.clone()));
-    Ok(Lineage { names, base: Some(name) })
+    Ok(Lineage { names, base: Some(name), born: None })
 }

@@ -4,6 +4,7 @@
 
 use std::cmp::Ordering;
 use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -12,35 +13,62 @@ use memmap2::Mmap;
 use crate::error::{Error, Result};
 
 const DELETED: u32 = u32::MAX;
+const LARGEST_FILE: u64 = DELETED as u64 - 1;
 
-/// Log files, mapped.
+/// Log files: finished ones mapped, the one a node may still be writing to read into memory.
+///
+/// Reading a map beyond the end of a file that somebody has shortened kills the process, and a restarting node shortens the torn
+/// tail of its last log file. Finished files are only ever unlinked, which a map survives.
 #[derive(Default)]
 pub struct Logs {
-    files: Vec<Mmap>,
+    files: Vec<Log>,
+}
+
+enum Log {
+    Mapped(Mmap),
+    Read(Vec<u8>),
 }
 
 impl Logs {
-    /// Map a log file; returns its number.
+    /// Map a finished log file; returns its number.
     pub fn map(&mut self, path: &Path) -> Result<u32> {
+        let file = Self::open(path)?;
+        // SAFETY: a finished log file is never written to or shortened in place.
+        let map = unsafe { Mmap::map(&file) }.map_err(|error| Error::io(path, &error))?;
+        self.push(Log::Mapped(map))
+    }
+
+    /// Read a log file that may still grow or lose its torn tail; returns its number.
+    pub fn read(&mut self, path: &Path) -> Result<u32> {
+        let mut data = Vec::new();
+        Self::open(path)?.take(LARGEST_FILE).read_to_end(&mut data).map_err(|error| Error::io(path, &error))?;
+        self.push(Log::Read(data))
+    }
+
+    fn open(path: &Path) -> Result<File> {
         let file = File::open(path).map_err(|error| Error::io(path, &error))?;
         let length = file.metadata().map_err(|error| Error::io(path, &error))?.len();
-        if length >= u64::from(DELETED) {
+        if length > LARGEST_FILE {
             return Err(Error::file(path, "log file of 4 GiB or more"));
         }
-        // SAFETY: log files are append-only, and a sealed or copied one never changes. The map covers the bytes that were there
-        // at open; a writer that shortens its own torn tail does so before it serves, and never below a complete record.
-        let map = unsafe { Mmap::map(&file) }.map_err(|error| Error::io(path, &error))?;
-        self.files.push(map);
+        Ok(file)
+    }
+
+    fn push(&mut self, log: Log) -> Result<u32> {
+        self.files.push(log);
         Ok(self.files.len() as u32 - 1)
     }
 
     pub fn file(&self, number: u32) -> &[u8] {
-        &self.files[number as usize]
+        match &self.files[number as usize] {
+            Log::Mapped(map) => map,
+            Log::Read(data) => data,
+        }
     }
 
     /// A write found in file `number`; offsets and lengths are inside that file. No value: a deletion.
     pub fn change(&self, number: u32, key: (usize, usize), value: Option<(usize, usize)>, version: u32) -> Change {
-        let text = &self.files[number as usize][key.0..key.0 + key.1];
+        let text = &self.file(number)[key.0..key.0 + key.1];
         let (value_at, value_len) = value.map_or((0, DELETED), |(at, length)| (at as u32, length as u32));
         Change {
             prefix: prefix(text),
@@ -55,7 +83,7 @@ impl Logs {
 
     fn key(&self, change: &Change) -> &[u8] {
         let from = change.key_at as usize;
-        &self.files[change.file as usize][from..from + change.key_len as usize]
+        &self.file(change.file)[from..from + change.key_len as usize]
     }
 }
 

@@ -67,7 +67,7 @@ impl Changes {
             if format == BlockFormat::StateWal && (file.last <= after || file.first > upto) {
                 continue;
             }
-            let number = logs.map(&file.path)?;
+            let number = if file.sealed { logs.map(&file.path)? } else { logs.read(&file.path)? };
             let blocks = match format {
                 BlockFormat::StateWal => state_records(file, logs.file(number))?,
                 BlockFormat::Changelog => changelog_entries(file, logs.file(number))?,

@@ -178,7 +178,9 @@ impl<'a> DatabaseRows<'a> {
                 {
                     continue; // the log says what became of it
                 }
-                if let Some(overlay) = self.changes.others.get(module) {
+                if self.kind == Kind::Misc
+                    && let Some(overlay) = self.changes.others.get(module)
+                {
                     match key.get(module.len() + 1..).and_then(|inner| overlay.get(inner)) {
                         None => {}
                         Some(None) => continue,

@@ -12,7 +12,7 @@ use crate::pebble::Database;
 use crate::rows::{Bucket, Progress, Row, Sink, physical_bucket};
 
 const PIECES_PER_THREAD: usize = 8;
-const SMALLEST_PIECE: u64 = 1 << 20;
+const SMALLEST_PIECE: u64 = 1 << 10;
 const BATCH: u64 = 16_384;
 const KINDS: [Kind; 4] = [Kind::Account, Kind::Code, Kind::Storage, Kind::Misc];
 const LIMBS: usize = 1024;
@@ -96,7 +96,7 @@ impl FlatState {
 
     /// Rows of other modules that exist only in the log, given how many of its live ones replace a stored row.
     pub(crate) fn added_by_log(&self, rewritten: u64) -> u64 {
-        self.changes.others.values().map(|overlay| overlay.live() as u64).sum::<u64>() - rewritten
+        self.changes.others.values().map(|overlay| overlay.live() as u64).sum::<u64>().saturating_sub(rewritten)
     }
 
     pub(crate) fn open(&self, database: usize, low: &[u8], high: Option<&[u8]>) -> Result<DatabaseRows<'_>> {

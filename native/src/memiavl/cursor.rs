@@ -9,6 +9,8 @@ use crate::error::{Error, Result};
 use crate::wire::le32;
 
 const BUFFER: usize = 512 * 1024;
+/// No key or value of a tree comes near; a length beyond it is damage, not a reason to allocate.
+const LARGEST_RECORD: u64 = 1 << 28;
 
 /// 48-byte records of `leaves` or `nodes`, in order.
 pub struct Records<'a> {
@@ -165,6 +167,10 @@ impl<'a> Cursor<'a> {
         if self.base + record as u64 + length > self.end {
             self.record = record;
             return Err(self.damaged("the record is cut"));
+        }
+        if length > LARGEST_RECORD {
+            self.record = record;
+            return Err(self.damaged("the record claims more than 256 MiB"));
         }
         self.buffer.drain(..previous);
         self.base += previous as u64;

@@ -11,7 +11,7 @@ use crate::overlay::{Change, Overlay};
 use crate::rows::{ADDRESS_KEY, Bucket, Progress, RawKind, Row, Sink, hex_upper, raw_kind};
 
 const PIECES_PER_THREAD: u64 = 8;
-const SMALLEST_PIECE: u64 = 4096;
+const SMALLEST_PIECE: u64 = 16;
 const ZERO_WORD: [u8; 32] = [0; 32];
 
 /// Whose words an error about a leaf uses: both normalizations refuse the same leaves (1.8).

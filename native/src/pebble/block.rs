@@ -11,7 +11,7 @@ use super::record::masked_crc32c;
 
 pub const TRAILER: u64 = 5;
 /// Nothing FlatKV writes comes near; a length beyond it is damage, not a reason to allocate.
-const LARGEST_BLOCK: u64 = 1 << 30;
+const LARGEST_BLOCK: u64 = 1 << 28;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Handle {

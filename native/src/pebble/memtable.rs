@@ -4,6 +4,7 @@
 use std::fs;
 use std::path::Path;
 
+use super::manifest::SENTINEL_SEQUENCE;
 use super::record::{End, Framing, records};
 use super::{RangeTombstone, kind};
 use crate::error::{Error, Result};
@@ -74,6 +75,9 @@ impl Memtable {
     ) -> Option<std::result::Result<(), &'static str>> {
         let mut reader = Reader::new(&record);
         let first = reader.le64()?;
+        if first > SENTINEL_SEQUENCE || record.len() > u32::MAX as usize {
+            return None;
+        }
         let count = reader.le32()?;
         if count == 0 {
             return Some(Ok(()));
