@@ -35,7 +35,7 @@ from seiops.controller.statefulset import StatefulSetError
 from seiops.controller.world import World
 from seiops.kube import Key, Obj, key_of
 from seiops.kube.manager import ExpectedError
-from seiops.kube.resource import CONFIG_MAPS, SERVICES, STATEFUL_SETS
+from seiops.kube.resource import CONFIG_MAPS, SERVICES
 
 MANAGER = FieldOwner.MANAGER.value
 _SPEC_FAULTS = ("Invalid", "BadRequest", "Forbidden", "RequestEntityTooLarge")
@@ -142,14 +142,10 @@ async def _keep_companions(node: SeiNode, world: World) -> None:
 
 async def _scale_failed(node: SeiNode, world: World) -> None:
     """A failed node is left as it failed, but pausing it must free its machine, and unpausing must give it back (D18)."""
-    live = world.caches.stateful_sets.get((node.namespace, node.name))
+    kept = world.caches.stateful_sets.get((node.namespace, node.name))
     wanted = 0 if node.spec.paused else 1
-    if live is None or live["spec"].get("replicas") == wanted:
-        return
-    scaled = await world.client.patch(
-        STATEFUL_SETS, node.name, node.namespace, {"spec": {"replicas": wanted}}, field_manager=MANAGER
-    )
-    world.caches.stateful_sets.record(scaled)
+    if kept is not None and kept["spec"].get("replicas") != wanted:
+        await statefulset.scale(node, wanted, world)
 
 
 def _next_pass(node: SeiNode, wait: float | None, peers_unresolved: bool, world: World) -> float | None:

@@ -10,6 +10,7 @@ from seiops.api.node import SeiNode, StatefulSetRef
 from seiops.controller.resources import RenderError, statefulset
 from seiops.controller.world import LeftOverError, World
 from seiops.kube import ApiError, Obj
+from seiops.kube.ownership import owned_part
 from seiops.kube.resource import STATEFUL_SETS
 
 
@@ -40,6 +41,24 @@ async def sync(node: SeiNode, world: World) -> bool:
     if node.status.stateful_set != reference:
         node.status.stateful_set = reference
     return True
+
+
+async def scale(node: SeiNode, replicas: int, world: World) -> None:
+    """Changes nothing but the number of replicas: what we applied last is applied again with another number, so that no
+    field changes hands. Raises ApiError."""
+    live = await world.client.get(STATEFUL_SETS, node.name, node.namespace)
+    owned = owned_part(live, FieldOwner.NODE.value)
+    if owned is None:
+        return
+    identity = {"name": node.name, "namespace": node.namespace}
+    wanted = {
+        "apiVersion": live["apiVersion"],
+        "kind": live["kind"],
+        "metadata": {**owned.get("metadata", {}), **identity},
+        "spec": {**owned.get("spec", {}), "replicas": replicas},
+    }
+    scaled = await world.client.apply(STATEFUL_SETS, wanted, field_manager=FieldOwner.NODE.value)
+    world.caches.stateful_sets.record(scaled)
 
 
 async def _apply(wanted: Obj, world: World) -> Obj:
