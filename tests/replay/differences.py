@@ -4,10 +4,10 @@
 thing that an area compares: `objects`, `status`, `events`, `requests`, `startup`, `http`, `stdout` ...) and what is
 expected instead. Two kinds of rules exist. A *path rule* names places of a document: where the recording holds what
 `recorded` describes and ours what `produced` describes, both count as equal; with `where` only in documents that this
-pattern fits. An *item rule* names items of a sequence that ours may have in addition (`extra`, with `after` only behind
-such an item, with `changes` only if that is all in which the two differ), may lack (`missing`), with which ours leaves the recording (`diverges`: what follows is not compared), or
-that only an object has whose whole life is another one (`alone`). A comparison is first tried without the list; ids are
-only reported where they were needed.
+pattern fits. An *item rule* names items of a sequence that ours may have in addition (`extra`; with `after` only behind
+such an item, with `changes` only if the two differ in nothing else), may lack (`missing`), with which ours leaves the
+recording (`diverges`: what follows is not compared), or that only an object has whose whole life is another one
+(`alone`). Ids are only reported where they were needed.
 """
 
 from __future__ import annotations

@@ -12,9 +12,11 @@ from typing import Any
 from replay.conditions import holds, values
 from replay.kubeapi import KINDS, USER, ApiError
 from replay.lane import ControllerProcess, Lane, describe
+from replay.recorder import WATCHED
 
 LEAST_WAIT = 60.0
 BIND_SECONDS = 20.0
+SEEN_SECONDS = 10.0
 LEAST_PASS = 1.5
 """Real seconds left to passes under way: the API server behind them does not get faster with the intervals."""
 
@@ -76,9 +78,20 @@ class Run:
     async def _create(self, step: dict[str, Any]) -> None:
         manifest = step["manifest"]
         namespaced = KINDS[manifest["kind"]].namespaced
-        await self.lane.api.create(manifest, (step.get("namespace") or self.namespace) if namespaced else None)
+        stored = await self.lane.api.create(manifest, (step.get("namespace") or self.namespace) if namespaced else None)
+        await self._seen(stored)
         if manifest["kind"] == "PersistentVolumeClaim":
             await self._bound(manifest)
+
+    async def _seen(self, stored: dict[str, Any]) -> None:
+        """Until the recorder knows of a write of ours: what follows in the script must not look at an older state."""
+        metadata = stored["metadata"]
+        deadline = asyncio.get_running_loop().time() + SEEN_SECONDS
+        while stored["kind"] in WATCHED and asyncio.get_running_loop().time() < deadline:
+            live = self.lane.recorder.live(stored["kind"], metadata.get("namespace"), metadata["name"])
+            if live is not None and int(live["metadata"]["resourceVersion"]) >= int(metadata["resourceVersion"]):
+                return
+            await self.lane.recorder.changed(metadata.get("namespace", ""), 0.2)
 
     async def _bound(self, claim: dict[str, Any]) -> None:
         """A claim whose volume is there is bound by the cluster, which may look only every 15 s; the recordings' did not
@@ -97,7 +110,8 @@ class Run:
 
     async def _patch(self, step: dict[str, Any]) -> None:
         kind, _, name = step["object"].partition("/")
-        await self.lane.api.merge_patch(kind, step.get("namespace") or self.namespace, name, step["body"], manager=USER)
+        namespace = step.get("namespace") or self.namespace
+        await self._seen(await self.lane.api.merge_patch(kind, namespace, name, step["body"], manager=USER))
 
     async def _delete(self, step: dict[str, Any]) -> None:
         kind, _, name = step["object"].partition("/")

@@ -40,10 +40,12 @@ def compare_states(theirs: Incarnation, ours: Incarnation, rules: CaseRules) -> 
     if any(rules.stands_alone(STREAM, state) for state in produced):
         return Verdict(alone=True)
     walk = _Walk(sequence.sequence_of(recorded), sequence.sequence_of(produced), rules.silent())
-    leaves = _leaving(walk, produced, rules)
-    if leaves is not None:
-        del produced[leaves:], walk.ours[leaves:]
-    end = walk.end(diverges=leaves is not None)
+    end = walk.end()
+    leaves = next((at for at, state in enumerate(produced) if rules.silent().diverges(STREAM, state)), None)
+    if end is None and leaves is not None:
+        rules.diverges(STREAM, produced[leaves])
+        walk = _Walk(walk.theirs, walk.ours[:leaves], rules.silent())
+        end = walk.end_of_ours()
     if end is None:
         return Verdict([f"{theirs.key}: {walk.where_they_part()}"])
     path = walk.path_to(end)
@@ -52,8 +54,9 @@ def compare_states(theirs: Incarnation, ours: Incarnation, rules: CaseRules) -> 
     matched = [cell for cell in path if cell not in walk.steps_over]
     last = matched[-1][1] if matched else 0
     cut = last < len(ours.lines) - 1
+    alone = len(walk.ours) < len(produced)
     parted = list(_followed(theirs.key, recorded[: end[0] + 1], produced[: last + 1], cut))
-    return Verdict(parted, ours.lines[last]["n"], cut, leaves is not None, _plan_pairs(theirs, ours, matched))
+    return Verdict(parted, ours.lines[last]["n"], cut, alone, _plan_pairs(theirs, ours, matched))
 
 
 class _Walk:
@@ -66,18 +69,20 @@ class _Walk:
         self._from: dict[_Cell, _Cell] = {}
         self.steps_over: set[_Cell] = set()
 
-    def end(self, *, diverges: bool) -> _Cell | None:
-        """The cell at which the comparison may end, or None if no way leads to one."""
+    def end(self) -> _Cell | None:
+        """The cell at which the comparison ends, or None if no way leads there."""
         self._explore()
-        reached = [cell for cell in self._from if cell[1] == len(self.ours) - 1 or cell[0] == len(self.theirs) - 1]
         whole = (len(self.theirs) - 1, len(self.ours) - 1)
         if whole in self._from:
             return whole
-        if diverges:
-            return max((cell for cell in reached if cell[1] == whole[1]), default=None)
         if self.theirs and _goes_on(self.theirs[-1]):
-            return max((cell for cell in reached if cell[0] == whole[0]), default=None)
+            return max((cell for cell in self._from if cell[0] == whole[0]), default=None)
         return None
+
+    def end_of_ours(self) -> _Cell | None:
+        """The furthest cell of the recording at which all of ours is used up."""
+        self._explore()
+        return max((cell for cell in self._from if cell[1] == len(self.ours) - 1), default=None)
 
     def path_to(self, end: _Cell) -> list[_Cell]:
         path = [end]
@@ -141,17 +146,6 @@ class _Walk:
 def _starts_together(before: _Cell, cell: _Cell) -> bool:
     """Only the diagonal leads out of the start: a state can be stored again once it was reached on both sides."""
     return -1 not in before or before == (cell[0] - 1, cell[1] - 1)
-
-
-def _leaving(walk: _Walk, produced: list[dict[str, Any]], rules: CaseRules) -> int | None:
-    """The first of our states that a listed difference leads away from the recording, unless the recording has it too."""
-    for place, state in enumerate(produced):
-        if rules.silent().diverges(STREAM, state) and not any(
-            not rules.silent().compare(STREAM, other, walk.ours[place]) for other in walk.theirs
-        ):
-            rules.diverges(STREAM, state)
-            return place
-    return None
 
 
 def _goes_on(last: dict[str, Any]) -> bool:
