@@ -171,7 +171,9 @@ class Flags(BaseModel):
     lease_namespace: str = Field(
         default="", alias="lease-namespace", description="namespace of the Lease; empty: that of the process"
     )
-    workers: int = Field(default=4, description="nodes worked on at once")
+    workers: int = Field(
+        default=128, description="nodes worked on at once; most of a pass is waiting, so there can be many"
+    )
 
     def namespace_list(self) -> list[str]:
         """The namespaces to watch; [] means all."""
