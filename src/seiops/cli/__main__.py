@@ -1,0 +1,5 @@
+"""`python -m seiops.cli`, the same as the console script `seiops`."""
+
+from seiops.cli.main import main
+
+main()

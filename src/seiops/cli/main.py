@@ -1,0 +1,73 @@
+"""The one command line: `seiops COMMAND`, and the same as a kubectl plugin.
+
+A command's module is imported when the command is asked for, so `seiops digest` does not wait for the operator's
+libraries. Each module exposes `register(app)` and adds one command or group of the name it has here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+from typer.main import get_group
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    module: str
+    panel: str
+
+
+OPERATE, PROVE, PROCESSES = "Operate nodes", "Prove", "Processes"
+
+COMMANDS: dict[str, Entry] = {
+    "nodes": Entry("seiops.cli.nodes", OPERATE),
+    "explain": Entry("seiops.cli.explain", OPERATE),
+    "digest": Entry("seiops.cli.digest", PROVE),
+    "controller": Entry("seiops.cli.controller", PROCESSES),
+}
+
+
+class LazyGroup(TyperGroup):
+    """Finds commands by name in COMMANDS and loads them one by one."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        entry = COMMANDS.get(cmd_name)
+        if entry is None:
+            return None
+        holder = typer.Typer()
+        import_module(entry.module).register(holder)
+        command = get_group(holder).commands[cmd_name]
+        command.rich_help_panel = entry.panel  # type: ignore[attr-defined]
+        return command
+
+
+app = typer.Typer(
+    cls=LazyGroup,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Operates Sei blockchain nodes on Kubernetes and proves that a storage migration changed nothing.",
+)
+
+
+@app.callback()
+def seiops() -> None:
+    """Every command takes --help."""
+
+
+def main() -> None:
+    """Console script `seiops`."""
+    app(prog_name="seiops")
+
+
+def kubectl() -> None:
+    """Console script `kubectl-sei`: kubectl finds it on PATH and runs it as `kubectl sei`."""
+    app(prog_name="kubectl sei")
