@@ -15,7 +15,10 @@ from replay.report import CaseResult
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?Z")
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}")
 _TMP = re.compile(r"\.tmp-\w+|snapshot-\w+\.tar\.gz")
+_PID = re.compile(r"\bpid \d+")
 _BUILD = re.compile(r" \[[\w./@-]+(?:/[\w.@-]+)*@[^\]]*\]$")
+# New keys each time; only written where none were before.
+_KEY_FILES = {"node_key.json", "priv_validator_key.json", "node_pubkey.txt", "validator_pubkey.txt"}
 # Where the words of a foreign library or of the operating system begin inside an error.
 _FOREIGN = re.compile(
     r"(?:^|(?<=: ))(?:open |read |write |stat |lstat |mkdir |rename |unlink |remove |fork/exec |exec: |dial |Get \"|Post \""
@@ -51,7 +54,8 @@ class Comparison:
 
 
 def mask_text(text: str) -> str:
-    """A text with times, generated ids and random suffixes replaced by their kind."""
+    """A text with times, generated ids, process ids and random suffixes replaced by their kind."""
+    text = _PID.sub("pid <pid>", text)
     return _TMP.sub("<random>", _UUID.sub("<uuid>", _TIME.sub("<time>", text)))
 
 
@@ -67,6 +71,9 @@ def mask(value: Any) -> Any:
 def row(recorded: dict[str, Any], produced: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Two task rows ready to be compared: times and ids masked, foreign wording cut where both have some."""
     left, right = mask(recorded), mask(produced)
+    if right.get("status") == "running" and "result" in right:
+        right["progress"] = "of a running task"
+        del right["result"]
     left["error"], right["error"] = errors(recorded.get("error"), produced.get("error"))
     for side in (left, right):
         if side["error"] is None:
@@ -135,7 +142,9 @@ def files(
             right[key] = {k: v for k, v in ours.items() if k != "bytes"}
         if theirs is None or ours is None or "bytes" not in ours or "bytes" not in theirs:
             continue
-        left[key]["content"], right[key]["content"] = _contents(name, theirs["bytes"], ours["bytes"], varies, byte_exact)
+        left[key]["content"], right[key]["content"] = _contents(
+            name, theirs["bytes"], ours["bytes"], varies, byte_exact
+        )
     return left, right
 
 
@@ -144,7 +153,7 @@ def _contents(name: str, recorded: bytes, produced: bytes, varies: list[str], by
         return "equal", "equal"
     base = name.rsplit("/", 1)[-1]
     named = [entry for entry in varies if base in entry or entry.split(" ")[0] in base]
-    if any(entry.strip() == base for entry in named):
+    if any(entry.strip() == base for entry in named) or base in _KEY_FILES:
         return "varies", "varies"
     try:
         left, right = recorded.decode(), produced.decode()
@@ -157,7 +166,9 @@ def _contents(name: str, recorded: bytes, produced: bytes, varies: list[str], by
             return left, right
     for entry in varies:
         for word in entry.split():
-            left, right = (re.sub(rf'("{re.escape(word)}":\s*)("[^"]*"|[\d.]+)', r"\1<varies>", text) for text in (left, right))
+            left, right = (
+                re.sub(rf'("{re.escape(word)}":\s*)("[^"]*"|[\d.]+)', r"\1<varies>", text) for text in (left, right)
+            )
     return mask_text(left), mask_text(right)
 
 

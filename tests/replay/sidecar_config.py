@@ -26,7 +26,9 @@ def units(world: World) -> Iterator[tuple[str, Callable[[], Awaitable[None]], fl
         yield "config", lambda: pose_cases(world, cases), len(cases) * 0.2
     keys = folder / "keys.jsonl"
     if keys.is_file():
-        lines = [(number, line) for number, line in enumerate(iterate_jsonl(keys)) if world.wants(_key_name(number, line))]
+        lines = [
+            (number, line) for number, line in enumerate(iterate_jsonl(keys)) if world.wants(_key_name(number, line))
+        ]
         if lines:
             yield "config/keys", lambda: pose_keys(world, lines), len(lines) * 0.08
 
@@ -105,7 +107,9 @@ async def pose_key(world: World, stage: Stage, name: str, line: dict[str, Any], 
     world.emit(comparison.result())
 
 
-def _explain(comparison: sidecar_compare.Comparison, line: dict[str, Any], defaults: dict[str, bytes], stage: Stage) -> None:
+def _explain(
+    comparison: sidecar_compare.Comparison, line: dict[str, Any], defaults: dict[str, bytes], stage: Stage
+) -> None:
     """Which lines should have changed and which did, for the person reading the failure."""
     for file, text in defaults.items():
         ours = (stage.home / "config" / file).read_text().splitlines()
@@ -127,7 +131,9 @@ def _entries(files: dict[str, bytes]) -> dict[str, Any]:
 def read_folder(folder: Path) -> dict[str, bytes]:
     if not folder.is_dir():
         return {}
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()
+    }
 
 
 def set_config(stage: Stage, files: dict[str, bytes]) -> None:

@@ -15,6 +15,7 @@ from replay.context import iterate_jsonl
 from replay.sidecar_compare import Comparison, mask
 from replay.sidecar_stage import Answer, Stage
 from replay.sidecar_world import NOT_YET, World, offered
+from seiops.sidecar import clock
 
 SETTLE_SECONDS = 15.0
 SCHEMA = """
@@ -54,7 +55,8 @@ async def pose_store(world: World, name: str, folder: Path) -> None:
     run = _read(folder / "run.json")
     recorded = _read(folder / "content.json")
     expected = after["tasks"] if after else run["list"] if run else None
-    rows = expected if expected is not None else [_as_task(row) for row in recorded["task_results"]]
+    stored = sorted((_as_task(row) for row in recorded["task_results"]), key=_submitted, reverse=True)
+    rows = expected if expected is not None else stored
     stuck = next((row["type"] for row in rows if row["status"] != "failed" and not offered(row["type"])), None)
     if stuck is not None and any(row["status"] == "running" and row["type"] == stuck for row in rows):
         world.skip(name, f"{NOT_YET}: {stuck}")
@@ -78,8 +80,12 @@ async def pose_store(world: World, name: str, folder: Path) -> None:
 
 
 async def pose_rehydration(world: World, name: str, recorded: dict[str, Any]) -> None:
-    missing = [row["type"] for row in recorded["rows_before"] if row["status"] == "running" and not offered(row["type"])]
-    never = {row["type"] for row in recorded.get("tasks", []) if row.get("error") == "no handler registered for task type"}
+    missing = [
+        row["type"] for row in recorded["rows_before"] if row["status"] == "running" and not offered(row["type"])
+    ]
+    never = {
+        row["type"] for row in recorded.get("tasks", []) if row.get("error") == "no handler registered for task type"
+    }
     if set(missing) - never:
         world.skip(name, f"{NOT_YET}: {sorted(set(missing) - never)[0]}")
         return
@@ -119,7 +125,10 @@ def _read(path: Path) -> Any:
 
 
 def _status(height: int) -> dict[str, Any]:
-    body = {"sync_info": {"latest_block_height": str(height), "catching_up": False}, "node_info": {"network": "golden-1"}}
+    body = {
+        "sync_info": {"latest_block_height": str(height), "catching_up": False},
+        "node_info": {"network": "golden-1"},
+    }
     answer = {"status": 200, "body": json.dumps(body)}
     return {"endpoint": "127.0.0.1:26657", "method": "GET", "target": "/status", "answer": answer}
 
@@ -156,7 +165,7 @@ def _compare_list(comparison: Comparison, recorded: list[dict[str, Any]], answer
         if row["id"] in produced:
             left, right = sidecar_compare.row(row, produced[row["id"]])
             comparison.documents("task", left, right, f"task {row['id'][:8]}")
-            if (row["submittedAt"], produced[row["id"]]["submittedAt"]) and row["submittedAt"] != produced[row["id"]]["submittedAt"]:
+            if row["submittedAt"] != produced[row["id"]]["submittedAt"]:
                 comparison.add(f"submittedAt of {row['id'][:8]} changed to {produced[row['id']]['submittedAt']}")
 
 
@@ -183,7 +192,9 @@ def _compare_content(comparison: Comparison, recorded: dict[str, Any], path: Pat
 
 async def _compare_metrics(comparison: Comparison, recorded: list[str], stage: Stage) -> None:
     text = (await stage.request("GET", "/v0/metrics")).body.decode()
-    ours = {line.rsplit(" ", 1)[0]: float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line[:1] not in ("#", "")}
+    ours = {
+        line.rsplit(" ", 1)[0]: float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line[:1] not in ("#", "")
+    }
     for line in recorded:
         series, value = line.rsplit(" ", 1)
         produced = next((ours[name] for name in ours if same_series(name, series)), None)
@@ -213,6 +224,10 @@ def _as_task(row: dict[str, Any]) -> dict[str, Any]:
     if row["completed_at"] is not None:
         task["completedAt"] = row["completed_at"]
     return task
+
+
+def _submitted(task: dict[str, Any]) -> int:
+    return clock.from_text(task["submittedAt"])
 
 
 def plant(path: Path, rows: list[dict[str, Any]]) -> None:

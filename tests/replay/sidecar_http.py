@@ -124,11 +124,13 @@ class Session:
     def _unoffered(line: dict[str, Any]) -> str | None:
         """The type of an accepted task that our registry does not hold, also when this line only reads its row."""
         request, response = line["request"], line["response"]
+        if "unknown task type" in str(response.get("body")) or " 400 " in str(response.get("status_line")):
+            return None
         for text in (request.get("body"), request.get("body_generator"), response.get("body"), request.get("note")):
-            for kind in re.findall(r'"type":"([a-z-]+)"', text if isinstance(text, str) else ""):
-                refused = "unknown task type" in str(response.get("body")) or "400" in str(response.get("status_line"))
-                if not refused and not offered(kind):
-                    return str(kind)
+            # Of two types in one text the later one counts.
+            kinds = re.findall(r'"type":\s*"([a-z-]+)"', text if isinstance(text, str) else "", re.IGNORECASE)
+            if kinds and not offered(kinds[-1]):
+                return str(kinds[-1])
         return None
 
     # --- set-up ------------------------------------------------------------------------------------------------------
@@ -186,7 +188,11 @@ class Session:
         answer = await self._stage.request(request["method"], target, data, headers, version)
         # The row may still be running a moment after its submission.
         expected = body(line["response"].get("body") or "")
-        if request["method"] == "GET" and isinstance(expected, dict) and expected.get("status") in ("completed", "failed"):
+        if (
+            request["method"] == "GET"
+            and isinstance(expected, dict)
+            and expected.get("status") in ("completed", "failed")
+        ):
             deadline = time.monotonic() + 10
             while answer.status == 200 and answer.json().get("status") == "running" and time.monotonic() < deadline:
                 await asyncio.sleep(0.02)
@@ -238,12 +244,18 @@ class Session:
         answers = await asyncio.gather(*(self._stage.submit(payload) for _ in range(count)))
         recorded = {"status": [line["response"]["status_line"]], "metrics": _series(line["response"]["body"])}
         text = (await self._stage.request("GET", "/v0/metrics")).body.decode()
-        produced = {"status": sorted({answer.status_line for answer in answers}), "metrics": _pick(recorded["metrics"], text)}
+        produced = {
+            "status": sorted({answer.status_line for answer in answers}),
+            "metrics": _pick(recorded["metrics"], text),
+        }
         return recorded, produced
 
     async def _metrics(self, line: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         text = (await self._stage.request("GET", "/v0/metrics")).body.decode()
-        recorded: dict[str, Any] = {"metrics": _series(line["response"]["body"]), "about": _about(line["response"]["body"])}
+        recorded: dict[str, Any] = {
+            "metrics": _series(line["response"]["body"]),
+            "about": _about(line["response"]["body"]),
+        }
         if self._gaps:
             # Requests that are not in the record were counted too.
             recorded["metrics"] = dict.fromkeys(recorded["metrics"], 1.0)
@@ -264,11 +276,18 @@ class Session:
         theirs = response.get("body")
         left, right = self._bodies(line, theirs, ours)
         recorded["body"], produced["body"] = left, right
-        counted = not _says(line.get("varies"), "Content-Length") and left == right and mask(theirs) == theirs
+        counted = (
+            left != "omitted"
+            and not _says(line.get("varies"), "Content-Length")
+            and left == right
+            and mask(theirs) == theirs
+        )
         recorded["headers"] = _headers(response.get("headers") or [], counted)
         produced["headers"] = _headers([list(pair) for pair in answer.headers], counted)
         if len(interim := str(response["status_line"]).split(" | ")) > 1 or answer.interim:
-            produced["status"] = " | ".join([*answer.interim, answer.status_line]) if len(interim) > 1 else answer.status_line
+            produced["status"] = (
+                " | ".join([*answer.interim, answer.status_line]) if len(interim) > 1 else answer.status_line
+            )
         return recorded, produced
 
     def _bodies(self, line: dict[str, Any], recorded: Any, produced: Any) -> tuple[Any, Any]:
@@ -276,7 +295,11 @@ class Session:
         summary = body(recorded) if isinstance(recorded, str) else recorded
         if isinstance(summary, dict) and "summary" in summary and isinstance(produced, list):
             numbers = [next(iter(row["params"].values())) for row in produced]
-            return summary, {"summary": f"array length {len(produced)}", "n_of_first": numbers[0], "n_of_last": numbers[-1]}
+            return summary, {
+                "summary": f"array length {len(produced)}",
+                "n_of_first": numbers[0],
+                "n_of_last": numbers[-1],
+            }
         if isinstance(recorded, str) and "first line only" in note:
             shape = "# HELP <first family>"
             return shape, shape if str(produced).startswith("# HELP ") else produced
@@ -319,7 +342,8 @@ def _pick(wanted: dict[str, float], text: str) -> dict[str, float]:
     """Our values of the recorded series, under the recorded spelling."""
     ours = _series(text)
     return {
-        series: next((value for name, value in ours.items() if same_series(name, series)), float("nan")) for series in wanted
+        series: next((value for name, value in ours.items() if same_series(name, series)), float("nan"))
+        for series in wanted
     }
 
 
@@ -332,7 +356,9 @@ def socket_address(port: int = PORT) -> str:
                 parts = line.split()
                 address, number = parts[1].split(":")
                 if parts[3] == "0A" and int(number, 16) == port:
-                    places.add("*" if address == wildcard else ".".join(str(b) for b in reversed(bytes.fromhex(address))))
+                    places.add(
+                        "*" if address == wildcard else ".".join(str(b) for b in reversed(bytes.fromhex(address)))
+                    )
     return " ".join(f"{place}:{port}" for place in sorted(places))
 
 

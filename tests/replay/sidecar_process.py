@@ -259,7 +259,12 @@ async def _ready_after_restart(stage: Stage, key: str, recorded: Any, comparison
     comparison.documents(
         "http",
         recorded,
-        {"before": before.status_line, "resubmit": again.status_line, "body": again.body.decode(), "healthz": after.status_line},
+        {
+            "before": before.status_line,
+            "resubmit": again.status_line,
+            "body": again.body.decode(),
+            "healthz": after.status_line,
+        },
     )
 
 
@@ -274,7 +279,11 @@ async def pose_metrics(world: World, file: str) -> None:
         if file == "metrics-start.txt":
             from replay.sidecar_http import _series
 
-            values = {name.split("{")[0]: int(value) for name, value in _series(recorded).items() if name.startswith("seictl_")}
+            values = {
+                name.split("{")[0]: int(value)
+                for name, value in _series(recorded).items()
+                if name.startswith("seictl_")
+            }
             state = {"lastUploadedHeight": values.get("seictl_snapshot_upload_last_uploaded_height", 0),
                      "lastUploadedAt": values.get("seictl_snapshot_upload_last_uploaded_timestamp_seconds", 0)}  # fmt: skip
             (stage.home / ".sei-sidecar-last-upload.json").write_text(json.dumps(state))
@@ -309,4 +318,3 @@ _RULES: tuple[tuple[str, Pose], ...] = (
     ("D-3 mark-ready id after a restart", _ready_after_restart),
     ("start line, SEI_SIDECAR_AUTHN_MODE=", _start_line),
 )
-

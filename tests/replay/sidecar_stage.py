@@ -39,6 +39,8 @@ BASE_ENV = {
     "AWS_EC2_METADATA_DISABLED": "true",
     "PATH": "/usr/local/bin:/usr/bin:/bin",
     "LANG": "C.UTF-8",
+    # The level of the configuration library that the recordings were made with (their README).
+    "SEI_SIDECAR_CONFIG_PROFILE": "v0.0.21",
 }
 
 

@@ -22,7 +22,7 @@ HEADER_LIMIT = 32 * 1024 + 4096
 CHUNK_LINE_LIMIT = 4096
 UNREAD_BODY_LIMIT = 256 * 1024
 CHUNKED_ABOVE = 2048
-LINGER_SECONDS = 0.5
+LINGER_SECONDS = 2.0
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+", re.ASCII)
 _VERSION = re.compile(r"HTTP/(\d)\.(\d)", re.ASCII)

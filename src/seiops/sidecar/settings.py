@@ -58,6 +58,7 @@ class Settings:
     evm_rpc_url: str = "http://localhost:8545"
     require_distinct_witnesses: bool = False
     digest_engine: str = ""
+    config_profile: str = ""
     seidb_allow: tuple[str, ...] = ()
     max_body_bytes: int = 8 * 1024 * 1024
     max_running_tasks: int = 1000
@@ -106,6 +107,7 @@ def load(environment: MutableMapping[str, str], *, home: str | None, port: str |
         evm_rpc_url=(environment.get("SEI_SIDECAR_EVM_RPC_URL") or "http://localhost:8545").rstrip("/"),
         require_distinct_witnesses=_flag(environment, "SEI_SIDECAR_REQUIRE_DISTINCT_WITNESSES"),
         digest_engine=_choice(environment, "SEI_SIDECAR_DIGEST_ENGINE", ("", "seidb", "native", "both")),
+        config_profile=_config_profile(environment.get("SEI_SIDECAR_CONFIG_PROFILE", "")),
         seidb_allow=tuple(path for path in environment.get("SEI_SIDECAR_SEIDB_ALLOW", "").split(":") if path),
         max_body_bytes=_count(environment, "SEI_SIDECAR_MAX_BODY_BYTES", 8 * 1024 * 1024),
         max_running_tasks=_count(environment, "SEI_SIDECAR_MAX_RUNNING_TASKS", 1000),
@@ -159,6 +161,16 @@ def _authn_mode(raw: str) -> str:
     raise SettingsError(
         f'SEI_SIDECAR_AUTHN_MODE={quoted(mode)} is not recognized (allowed: "", "unauthenticated", "trusted-header")'
     )
+
+
+def _config_profile(raw: str) -> str:
+    """A release level of the configuration library; empty takes the default one."""
+    if raw:
+        from seiops.seid.schema import PROFILES
+
+        if raw not in PROFILES:
+            raise SettingsError(f"invalid SEI_SIDECAR_CONFIG_PROFILE {quoted(raw)}: use one of {', '.join(PROFILES)}")
+    return raw
 
 
 def _flag(environment: Mapping[str, str], name: str) -> bool:
