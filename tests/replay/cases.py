@@ -239,7 +239,7 @@ async def _collected(lane: Lane, case: Case) -> None:
 
 async def run_case(lane: Lane, case: Case, controller: ControllerProcess | None) -> CaseResult:
     rules = lane.context.differences.for_case(case.area, case.name, case.steps)
-    run = Run(lane, case.namespace, controller)
+    run = Run(lane, case.namespace, controller, rules)
     found: list[str] = []
     try:
         await run.execute(case.steps)

@@ -6,8 +6,8 @@ expected instead. Two kinds of rules exist. A *path rule* names places of a docu
 `recorded` describes and ours what `produced` describes, both count as equal; with `where` only in documents that this
 pattern fits. An *item rule* names items of a sequence that ours may have in addition (`extra`; with `after` only behind
 such an item, with `changes` only if the two differ in nothing else), may lack (`missing`), with which ours leaves the
-recording (`diverges`: what follows is not compared), or that only an object has whose whole life is another one
-(`alone`). Ids are only reported where they were needed.
+recording (`diverges`: what follows is not compared; with `instead` only where the recording goes on like that), or that
+only an object has whose whole life is another one (`alone`). Ids are only reported where they were needed.
 """
 
 from __future__ import annotations
@@ -26,20 +26,8 @@ from replay.compare import ABSENT, Deviation, deviations
 
 LIST_FILE = Path(__file__).with_name("differences.yaml")
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "differences.md"
-_RULE_KEYS = {
-    "stream",
-    "path",
-    "recorded",
-    "produced",
-    "where",
-    "after",
-    "changes",
-    "extra",
-    "missing",
-    "diverges",
-    "alone",
-}
 _ITEM_KINDS = ("extra", "missing", "diverges", "alone")
+_RULE_KEYS = {"stream", "path", "recorded", "produced", "where", "after", "changes", "instead", *_ITEM_KINDS}
 _ENTRY_KEYS = {"id", "about", "cases", "when", "rules"}
 _MATCHERS = {"absent", "equals", "matches", "like", "any"}
 
@@ -107,6 +95,7 @@ class Rule:
     where: Any = None
     after: Any = None
     changes: tuple[tuple[str, ...], ...] | None = None
+    instead: Any = None
     extra: Any = None
     missing: Any = None
     diverges: Any = None
@@ -205,8 +194,14 @@ class CaseRules:
     def may_be_missing(self, stream: str, item: Any) -> bool:
         return self._item_rule(stream, item, "missing")
 
-    def diverges(self, stream: str, item: Any) -> bool:
-        return self._item_rule(stream, item, "diverges")
+    def diverges(self, stream: str, item: Any, recorded: Any) -> bool:
+        """`recorded`: the item with which the recording goes on at this place (None at its end)."""
+        for rule in self._rules:
+            fits = rule.stream == stream and rule.diverges is not None and alike(rule.diverges, item)
+            if fits and (rule.instead is None or alike(rule.instead, recorded)):
+                self.used.add(rule.id)
+                return True
+        return False
 
     def stands_alone(self, stream: str, item: Any) -> bool:
         return self._item_rule(stream, item, "alone")
@@ -267,7 +262,12 @@ def _rule(name: str, ident: str, raw: Any) -> Rule:
     if len(kinds) != 1:
         raise DifferenceListError(f"{name}: a rule has `path`, or one of {_ITEM_KINDS}: {raw!r}")
     return Rule(
-        ident, raw["stream"], after=raw.get("after"), changes=_changes(raw), **{kind: raw[kind] for kind in kinds}
+        ident,
+        raw["stream"],
+        after=raw.get("after"),
+        changes=_changes(raw),
+        instead=raw.get("instead"),
+        **{kind: raw[kind] for kind in kinds},
     )
 
 

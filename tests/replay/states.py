@@ -41,13 +41,10 @@ def compare_states(theirs: Incarnation, ours: Incarnation, rules: CaseRules) -> 
         return Verdict(alone=True)
     walk = _Walk(sequence.sequence_of(recorded), sequence.sequence_of(produced), rules.silent())
     end = walk.end()
-    leaves = next((at for at, state in enumerate(produced) if rules.silent().diverges(STREAM, state)), None)
-    if end is None and leaves is not None:
-        rules.diverges(STREAM, produced[leaves])
-        walk = _Walk(walk.theirs, walk.ours[:leaves], rules.silent())
-        end = walk.end_of_ours()
     if end is None:
-        return Verdict([f"{theirs.key}: {walk.where_they_part()}"])
+        whole, (walk, end) = walk, _divergence(walk, produced, rules)
+        if end is None:
+            return Verdict([f"{theirs.key}: {whole.where_they_part()}"])
     path = walk.path_to(end)
     for cell in path:
         walk.settle(cell, rules)
@@ -141,6 +138,19 @@ class _Walk:
         theirs, ours = self.theirs[i + 1], self.ours[j + 1]
         left = self._rules.compare(STREAM, theirs, ours) or list(deviations(theirs, ours))
         return f"{where} ({_title(theirs)}; ours: {_title(ours)}): {'; '.join(map(str, left[:3]))}"
+
+
+def _divergence(walk: _Walk, produced: list[dict[str, Any]], rules: CaseRules) -> tuple[_Walk, _Cell | None]:
+    """The walk up to the first place where a listed difference lets ours leave the recording, if there is one."""
+    for at, state in enumerate(produced):
+        if not any(rules.silent().diverges(STREAM, state, other) for other in (*walk.theirs, None)):
+            continue
+        shorter = _Walk(walk.theirs, walk.ours[:at], rules.silent())
+        end = shorter.end_of_ours()
+        after = None if end is None or end[0] + 1 >= len(walk.theirs) else walk.theirs[end[0] + 1]
+        if end is not None and rules.diverges(STREAM, state, after):
+            return shorter, end
+    return walk, None
 
 
 def _starts_together(before: _Cell, cell: _Cell) -> bool:
