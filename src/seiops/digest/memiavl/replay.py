@@ -8,9 +8,10 @@ late, a hole, a height behind the end) this reader refuses.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from heapq import merge
 from pathlib import Path
+from typing import NamedTuple
 
 from seiops.digest.changes import Span, TreeNameUpgrade, pairs
 from seiops.digest.errors import DigestError
@@ -33,13 +34,12 @@ Overlay = dict[bytes, tuple[bytes | None, int]]
 """Last write per raw key: (value, version stamp), value None for a deletion."""
 
 
-@dataclass(slots=True)
-class TreeState:
-    """What replay knows of one tree: the snapshot directory it started from (None if it was added on the way)."""
+class Write(NamedTuple):
+    """One write of a replayed block to the followed tree; `value` is None for a deletion."""
 
-    base: str | None
-    counter: int
-    overlay: Overlay = field(default_factory=dict)
+    key: bytes
+    value: bytes | None
+    version: int
 
 
 @dataclass(slots=True)
@@ -88,8 +88,38 @@ def base_directory(root: str, height: int) -> str:
     return join_path(root, snapshot_name(candidates[-1]))
 
 
-def open_replayed(root: str, height: int, verification: Verification) -> ReplayedTree:
-    """The `evm` tree of the store below `root` at `height` (0 = the end of the log).
+@dataclass(slots=True)
+class Replay:
+    """How a height is reached: the snapshot it starts from, the tree followed from there, the log behind it.
+
+    `version` is the version reached; `tree` the directory of the followed tree in the snapshot, None if it was added later.
+    """
+
+    version: int
+    base: str
+    metadata: MultiTreeMetadata
+    tree: str | None
+    _log: _LogRange | None = None
+    _track: _Track | None = None
+
+    def writes(self) -> Iterator[Write]:
+        """Writes of the replayed blocks to the followed tree, in order. Raises DigestError for entries that do not parse."""
+        if self._log is None or self._track is None:
+            return
+        counter = self._track.counter
+        for entry in self._log.entries():
+            version = entry.entry.version
+            name = self._track.name_at(version)
+            if name is None:
+                continue
+            for changed, span in entry.entry.changesets:
+                if changed == name:
+                    yield from _writes(entry, span, counter + 1)
+            counter = version
+
+
+def plan_replay(root: str, height: int, tree: str) -> Replay:
+    """Follow `tree` of the store below `root` to `height` (0 = the end of the log).
 
     Raises DigestError with the text that follows `open memiavl read-only replay: `.
     """
@@ -98,13 +128,28 @@ def open_replayed(root: str, height: int, verification: Verification) -> Replaye
     metadata = read_multi_tree_metadata(base)
     names = tree_names(base)
     check_trees(base, names)
-    version, state = _replay(Path(root) / "changelog", metadata, names, height)
-    if height != 0 and version != height:
-        raise DigestError(f"version mismatch: requested {height}, reached {version}; the changelog ends there")
-    if state is None:
-        raise MissingTreeError(f'memiavl tree "{EVM_TREE}" not found')
-    files = TreeFiles(join_path(base, state.base)) if state.base is not None else None
-    return ReplayedTree(version, join_path(base, EVM_TREE), metadata, files, state.overlay, verification)
+    log = Changelog(Path(root) / "changelog")
+    span = _log_range(log, metadata.version, height)
+    lineage = _Lineage(names, metadata.version)
+    if span is not None:
+        for entry in span.entries_checked_to_the_end():
+            lineage.upgrade(entry.entry.version, entry.entry.upgrades)
+            lineage.check_names(entry)
+    if height != 0 and lineage.version != height:
+        raise DigestError(f"version mismatch: requested {height}, reached {lineage.version}; the changelog ends there")
+    track = lineage.track_of(tree)
+    if track is None:
+        raise MissingTreeError(f'memiavl tree "{tree}" not found')
+    directory = join_path(base, track.base) if track.base is not None else None
+    return Replay(lineage.version, base, metadata, directory, span, track)
+
+
+def open_replayed(root: str, height: int, verification: Verification) -> ReplayedTree:
+    """The `evm` tree of the store below `root` at `height` (0 = the end of the log). Raises as `plan_replay` does."""
+    replay = plan_replay(root, height, EVM_TREE)
+    overlay = {key: (value, version) for key, value, version in replay.writes()}
+    files = TreeFiles(replay.tree) if replay.tree is not None else None
+    return ReplayedTree(replay.version, join_path(replay.base, EVM_TREE), replay.metadata, files, overlay, verification)
 
 
 class MissingTreeError(DigestError):
@@ -121,73 +166,59 @@ def check_trees(snapshot_dir: str, names: list[str]) -> None:
         TreeFiles(join_path(snapshot_dir, name)).close()
 
 
-def _replay(
-    directory: Path, metadata: MultiTreeMetadata, names: list[str], height: int
-) -> tuple[int, TreeState | None]:
-    """Version reached and the state of `evm` there, None when the tree does not exist."""
-    base_version = metadata.version
-    untouched = TreeState(EVM_TREE, base_version) if EVM_TREE in names else None
-    log = Changelog(directory)
+@dataclass(slots=True)
+class _LogRange:
+    """The entries between a snapshot and a height (0 = no upper end)."""
+
+    log: Changelog
+    start: int
+    delta: int
+    height: int
+
+    def entries(self) -> Iterator[LogEntry]:
+        """Entries up to the height, each exactly one version behind the last."""
+        expected = self.start
+        for entry in self.log.entries_from(self.start):
+            if entry.index != expected or entry.entry.version != expected + self.delta:
+                raise DigestError(
+                    f"read log failed, changelog entry {entry.index} holds version {entry.entry.version}, "
+                    f"want entry {expected} with version {expected + self.delta}"
+                )
+            if self.height and entry.entry.version > self.height:
+                return
+            expected += 1
+            yield entry
+
+    def entries_checked_to_the_end(self) -> Iterator[LogEntry]:
+        """The same entries; then the rest of the log is walked, because a hole behind the height is damage as well."""
+        yield from self.entries()
+        for _ in self.log.entries_from(self.start):
+            pass
+
+
+def _log_range(log: Changelog, base_version: int, height: int) -> _LogRange | None:
+    """The part of the log that replay needs, None when it needs none. Raises DigestError when the log begins too late."""
     if height != 0 and height <= base_version:
-        return base_version, untouched
+        return None
     try:
         first = log.first_entry()
     except DigestError as error:
         raise DigestError(f"failed to compute WAL index delta: {error}") from error
     if first is None:
-        return base_version, untouched
+        return None
     delta = first.entry.version - first.index
-    start = base_version + 1 - delta
     if first.entry.version > base_version + 1:
         raise DigestError(
-            f"{directory}: the changelog starts at version {first.entry.version}, but replay must start at "
+            f"{log.directory}: the changelog starts at version {first.entry.version}, but replay must start at "
             f"{base_version + 1}; versions {base_version + 1} to {first.entry.version - 1} are missing"
         )
-    lineage = _Lineage(names, base_version)
-    for entry in _checked(log.entries_from(start), start, delta, height):
-        lineage.upgrade(entry.entry.version, entry.entry.upgrades)
-        lineage.check_names(entry)
-    track = lineage.track_of(EVM_TREE)
-    if track is None:
-        return lineage.version, None
-    return lineage.version, _apply(log, start, delta, height, track)
+    return _LogRange(log, base_version + 1 - delta, delta, height)
 
 
-def _checked(entries: Iterator[LogEntry], start: int, delta: int, height: int) -> Iterator[LogEntry]:
-    """Entries up to `height`, each of them exactly one version behind the last; the rest is read for holes only."""
-    expected = start
-    for entry in entries:
-        if entry.index != expected or entry.entry.version != expected + delta:
-            raise DigestError(
-                f"read log failed, changelog entry {entry.index} holds version {entry.entry.version}, "
-                f"want entry {expected} with version {expected + delta}"
-            )
-        expected += 1
-        if height == 0 or entry.entry.version <= height:
-            yield entry
-
-
-def _apply(log: Changelog, start: int, delta: int, height: int, track: _Track) -> TreeState:
-    state = TreeState(track.base, track.counter)
-    for entry in _checked(log.entries_from(start), start, delta, height):
-        version = entry.entry.version
-        name = track.name_at(version)
-        if name is None:
-            continue
-        stamp = state.counter + 1
-        for changed, span in entry.entry.changesets:
-            if changed == name:
-                _overlay(state.overlay, entry, span, stamp)
-        state.counter = version
-        if version == height:
-            break
-    return state
-
-
-def _overlay(overlay: Overlay, entry: LogEntry, span: Span, stamp: int) -> None:
+def _writes(entry: LogEntry, span: Span, version: int) -> Iterator[Write]:
     try:
         for key, value in pairs(entry.data, span):
-            overlay[key] = (value, stamp)
+            yield Write(key, value, version)
     except WireError as error:
         raise DigestError(f"read log failed, changelog entry {entry.index}: {error}") from error
 

@@ -55,13 +55,14 @@ def _add_batch(content: LogContent, record: bytes, log: LogFile, newest: int) ->
     if count == 0 or first <= newest:
         return newest
     try:
-        _apply(content, record, int(first), log)
+        apply_entries(content, record, int(first), log)
     except WireError as error:
         raise DigestError(f"{log.path}: corrupt batch at sequence number {first}: {error}") from error
     return int(first)
 
 
-def _apply(content: LogContent, record: bytes, sequence: int, log: LogFile) -> None:
+def apply_entries(content: LogContent, record: bytes, sequence: int, log: LogFile) -> None:
+    """Add the entries of a batch whose first one has this sequence number. Raises WireError."""
     position, end, points = _HEADER.size, len(record), content.points
     while position < end:
         kind = record[position]

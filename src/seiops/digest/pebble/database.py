@@ -11,7 +11,7 @@ from pathlib import Path
 
 from seiops.digest.errors import DigestError, UnsupportedFormatError
 from seiops.digest.pebble.batch import DELETIONS, MERGE, LogContent, read_logs
-from seiops.digest.pebble.directory import DatabaseFiles, survey
+from seiops.digest.pebble.directory import SUPPORTED_COMPARERS, DatabaseFiles, survey
 from seiops.digest.pebble.manifest import TableMeta, Version, read_manifest
 from seiops.digest.pebble.table import Point, RangeDeletion, Table
 
@@ -19,10 +19,10 @@ from seiops.digest.pebble.table import Point, RangeDeletion, Table
 class Database:
     """A database opened read-only. Opening checks the live set against the files; rows are read on demand."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, comparers: frozenset[str] = SUPPORTED_COMPARERS) -> None:
         self.path = path
-        self.files = survey(path)
-        self.version = _load(self.files)
+        self.files = survey(path, comparers)
+        self.version = _load(self.files, comparers)
         self._tables: dict[int, Table] = {}
         for meta in self.version.tables.values():
             self._check_table(meta)
@@ -60,8 +60,13 @@ class Database:
 
     def rows(self, lower: bytes = b"", upper: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
         """Live (key, value) pairs with lower <= key < upper, ascending."""
-        tables = [meta for meta in self.version.tables.values() if _overlaps(meta, lower, upper)]
-        deletions = sorted(self._range_deletions(tables, lower, upper))
+        return self._merged(self._overlapping(lower, upper), lower, upper)
+
+    def _overlapping(self, lower: bytes, upper: bytes | None) -> list[TableMeta]:
+        return [meta for meta in self.version.tables.values() if _overlaps(meta, lower, upper)]
+
+    def _merged(self, tables: list[TableMeta], lower: bytes, upper: bytes | None) -> Iterator[tuple[bytes, bytes]]:
+        deletions = sorted(self._range_deletions(lower, upper))
         sources: list[Iterable[Point]] = [self._points(meta, lower, upper) for meta in tables]
         sources.append(
             point for point in self._log_points if point.key >= lower and (upper is None or point.key < upper)
@@ -79,8 +84,11 @@ class Database:
             yield key, value
 
     def get(self, key: bytes) -> bytes | None:
-        """Live value of one key."""
-        for _, value in self.rows(key, key + b"\x00"):
+        """Live value of one key. Tables whose filter rules the key out are not searched for it."""
+        tables = [
+            meta for meta in self._overlapping(key, key + b"\x00") if meta.backing or self._table(meta).may_contain(key)
+        ]
+        for _, value in self._merged(tables, key, key + b"\x00"):
             return value
         return None
 
@@ -96,10 +104,10 @@ class Database:
             return (Point(key, -meta.largest_seq, kind, value) for key, _, kind, value in points)
         return points
 
-    def _range_deletions(self, tables: list[TableMeta], lower: bytes, upper: bytes | None) -> Iterator[RangeDeletion]:
+    def _range_deletions(self, lower: bytes, upper: bytes | None) -> Iterator[RangeDeletion]:
         for start, end, sequence in self._logs.range_deletions:
             yield RangeDeletion(start, end, sequence)
-        for meta in tables:
+        for meta in self._overlapping(lower, upper):
             for start, end, sequence in self._table(meta).range_deletions:
                 if meta.backing is not None:
                     start, end = max(start, meta.lower), min(end, meta.upper + b"\x00")
@@ -114,10 +122,10 @@ class Database:
         self._tables.clear()
 
 
-def _load(files: DatabaseFiles) -> Version:
+def _load(files: DatabaseFiles, comparers: frozenset[str]) -> Version:
     if files.manifest is None:
         return Version()
-    return read_manifest(files.path / files.manifest, files.path)
+    return read_manifest(files.path / files.manifest, files.path, comparers)
 
 
 def _overlaps(meta: TableMeta, lower: bytes, upper: bytes | None) -> bool:

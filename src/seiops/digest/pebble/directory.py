@@ -18,6 +18,7 @@ _TABLE = re.compile(r"(\d{6,})\.sst")
 _BLOB = re.compile(r"(\d{6,})\.blob")
 _COMPARER = re.compile(r"^\s*comparer\s*=\s*(\S+)", re.MULTILINE)
 BYTEWISE = "leveldb.BytewiseComparator"
+SUPPORTED_COMPARERS = frozenset((BYTEWISE,))
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,7 @@ class DatabaseFiles:
         return self.path / f"{number:06d}.sst"
 
 
-def survey(path: Path) -> DatabaseFiles:
+def survey(path: Path, comparers: frozenset[str] = SUPPORTED_COMPARERS) -> DatabaseFiles:
     """List a database directory; a missing one is an empty database.
 
     Raises DigestError when tables or logs are there but nothing says which of them are live, and
@@ -65,7 +66,7 @@ def survey(path: Path) -> DatabaseFiles:
             "the database lost its bookkeeping, restore the snapshot"
         )
     version = _format_version(path, _marked(names, "format-version"), manifest)
-    _check_comparer(path, names)
+    _check_comparer(path, names, comparers)
     return DatabaseFiles(path, manifest, version, logs, tables)
 
 
@@ -98,7 +99,7 @@ def _format_version(path: Path, value: str | None, manifest: str | None) -> int:
     return version
 
 
-def _check_comparer(path: Path, names: list[str]) -> None:
+def _check_comparer(path: Path, names: list[str], comparers: frozenset[str]) -> None:
     options = [name for name in names if re.fullmatch(r"OPTIONS-\d{6,}", name)]
     if not options:
         return
@@ -108,5 +109,5 @@ def _check_comparer(path: Path, names: list[str]) -> None:
     except OSError as error:
         raise DigestError(system_text("open", str(newest), error)) from error
     match = _COMPARER.search(text)
-    if match and match[1] != BYTEWISE:
+    if match and match[1] not in comparers:
         raise UnsupportedFormatError(f"{newest}: comparer {match[1]}, only {BYTEWISE} is supported")

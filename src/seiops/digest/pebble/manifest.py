@@ -7,7 +7,7 @@ from pathlib import Path
 
 from seiops.digest.errors import DigestError, UnsupportedFormatError
 from seiops.digest.files import system_text
-from seiops.digest.pebble.directory import BYTEWISE
+from seiops.digest.pebble.directory import BYTEWISE, SUPPORTED_COMPARERS
 from seiops.digest.pebble.records import RecordReader
 from seiops.digest.wire import WireError, uvarint
 
@@ -98,7 +98,7 @@ class _Edit:
         return value
 
 
-def read_manifest(path: Path, database: Path) -> Version:
+def read_manifest(path: Path, database: Path, comparers: frozenset[str] = SUPPORTED_COMPARERS) -> Version:
     """Replay a MANIFEST. Raises DigestError with Pebble's texts, UnsupportedFormatError for edits not known here."""
     try:
         data = path.read_bytes()
@@ -115,7 +115,7 @@ def read_manifest(path: Path, database: Path) -> Version:
             raise DigestError(f'pebble: malformed manifest file "{path.name}" for DB "{database}": {error}') from error
     if version.min_unflushed_log == 0 and version.next_file < 2:
         raise DigestError(f'pebble: malformed manifest file "{path.name}" for DB "{database}"')
-    if version.comparer not in ("", BYTEWISE):
+    if version.comparer and version.comparer not in comparers:
         raise UnsupportedFormatError(f"{path}: comparer {version.comparer}, only {BYTEWISE} is supported")
     return version
 

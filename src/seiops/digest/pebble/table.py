@@ -20,6 +20,7 @@ from seiops.digest.pebble.block import (
     read_handle,
     rows,
 )
+from seiops.digest.pebble.bloom import may_contain
 from seiops.digest.wire import WireError, uvarint
 
 PEBBLE_MAGIC = bytes.fromhex("f09faab3f09faab3")
@@ -32,6 +33,7 @@ OBSOLETE_FLAG = 0x40
 PROPERTIES = b"rocksdb.properties"
 RANGE_DELETIONS = b"rocksdb.range_del2"
 VALUE_INDEX = b"pebble.value_index"
+BLOOM_FILTER = b"fullfilter.rocksdb.BuiltinBloomFilter"
 INDEX_TYPE = b"rocksdb.block.based.table.index.type"
 _TWO_LEVEL = 2
 
@@ -142,6 +144,12 @@ class Table:
                     yield Point(key, -(trailer >> 8), kind, value)
         except WireError as error:
             raise DigestError(f"{self.path}: {error}; the table is damaged") from error
+
+    def may_contain(self, key: bytes) -> bool:
+        """False only if the table's filter rules the key out."""
+        if BLOOM_FILTER not in self.metaindex:
+            return True
+        return may_contain(self._blocks.read(read_handle(self.metaindex[BLOOM_FILTER])[0]), key)
 
     def _data_blocks(self, lower: bytes, upper: bytes | None) -> Iterator[Handle]:
         for handle in self._index_blocks(lower, upper):
