@@ -35,7 +35,7 @@ NATIVE = ("--engine", "native")
 WINDOW = 1 << 27
 PLACEHOLDERS = {"memiavl": "MEMDIR", "flatkv": "FLATDIR"}
 LOG_LINE = re.compile(r"time=")
-ENTRY = "import sys; from seiops.cli.digest import app; app(sys.argv[2:])"
+ENTRY = "import sys; from seiops.cli.main import main; sys.exit(main())"
 CRASH = 2
 EXIT_OK, EXIT_ERROR = "exit: ok", "exit: error"
 _SCRATCH = re.compile(r"FLATDIR/\.seidb-flatkv-tool-[^/ ]+/(readonly-[^/ ]+|changelog/iterator/\d+)/")
