@@ -91,7 +91,8 @@ def _print_table(file: Path, findings: list[dict[str, Any]]) -> None:
     from rich.table import Table
 
     table = Table(title=f"{file}: {len(findings)} problem{'s' if len(findings) > 1 else ''}", title_justify="left")
-    for column in ("path", "value", "expected", "effect"):
+    table.add_column("path", no_wrap=True)
+    for column in ("value", "expected", "effect"):
         table.add_column(column, overflow="fold")
     for finding in findings:
         table.add_row(*(str(finding[column]) for column in ("path", "value", "expected", "effect")))
