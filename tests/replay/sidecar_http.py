@@ -42,11 +42,11 @@ def units(world: World) -> Iterator[tuple[str, Callable[[], Awaitable[None]], fl
     if not path.is_file():
         return
     runs: list[list[dict[str, Any]]] = []
-    for group, lines in itertools.groupby(iterate_jsonl(path), key=lambda line: line["group"]):
+    for group, members in itertools.groupby(iterate_jsonl(path), key=lambda line: line["group"]):
         if group in CONTINUED and runs:
-            runs[-1] += lines
+            runs[-1] += members
         else:
-            runs.append(list(lines))
+            runs.append(list(members))
     for lines in runs:
         if any(world.wants(_name(line)) for line in lines):
 
@@ -242,11 +242,12 @@ class Session:
 
     async def _together(self, line: dict[str, Any], count: int, payload: str) -> tuple[dict[str, Any], dict[str, Any]]:
         answers = await asyncio.gather(*(self._stage.submit(payload) for _ in range(count)))
-        recorded = {"status": [line["response"]["status_line"]], "metrics": _series(line["response"]["body"])}
+        wanted = _series(line["response"]["body"])
+        recorded = {"status": [line["response"]["status_line"]], "metrics": wanted}
         text = (await self._stage.request("GET", "/v0/metrics")).body.decode()
         produced = {
             "status": sorted({answer.status_line for answer in answers}),
-            "metrics": _pick(recorded["metrics"], text),
+            "metrics": _pick(wanted, text),
         }
         return recorded, produced
 

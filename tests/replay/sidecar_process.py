@@ -96,6 +96,11 @@ def _masked(stage: Stage, text: str) -> str:
     return _STAMP.sub("time=TIME", stage.recorded(text))
 
 
+def listed(folder: Path) -> list[str]:
+    """The names in a folder; none when it is not there."""
+    return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+
+
 async def _home_variable(stage: Stage, key: str, recorded: Any, comparison: Comparison) -> None:
     if "blanks and dots" in key:
         stage.environment["SEI_HOME"] = "  ./hh/../. "
@@ -107,9 +112,9 @@ async def _home_variable(stage: Stage, key: str, recorded: Any, comparison: Comp
         folder.mkdir()
     await stage.start(listening=False, cwd=folder)
     await stage.listens()
-    created = sorted(path.name for path in folder.iterdir())
+    created = listed(folder)
     default = Path("/sei")
-    if not any(created) and default.is_dir():
+    if not created and listed(default):
         created = ["(nothing: the default home was used)"]
     status = await stage.stop()
     shutil.rmtree(default, ignore_errors=True) if "set but empty" in key else None
@@ -119,12 +124,12 @@ async def _home_variable(stage: Stage, key: str, recorded: Any, comparison: Comp
 
 
 async def _no_home(stage: Stage, key: str, recorded: Any, comparison: Comparison) -> None:
-    if Path("/sei").exists():
+    if listed(Path("/sei")):
         raise NotPosableError("/sei exists on this machine")
     stage.environment["SEI_HOME"] = ""
     try:
         await stage.start()
-        names = sorted(path.name for path in Path("/sei").iterdir() if not path.name.startswith("sidecar.db-"))
+        names = [name for name in listed(Path("/sei")) if not name.startswith("sidecar.db-")]
         status = await stage.stop()
     finally:
         shutil.rmtree("/sei", ignore_errors=True)
@@ -211,7 +216,7 @@ async def _port_taken(stage: Stage, key: str, recorded: Any, comparison: Compari
 async def _half_sent(stage: Stage, key: str, recorded: Any, comparison: Comparison) -> None:
     await stage.start()
     await stage.submit(AWAIT % ID)
-    reader, writer = await asyncio.open_connection("127.0.0.1", PORT)
+    _, writer = await asyncio.open_connection("127.0.0.1", PORT)
     writer.write(b"POST /v0/tasks HTTP/1.1\r\nHost: x\r\nContent-Length: 50\r\n\r\n{")
     await writer.drain()
     await asyncio.sleep(0.2)

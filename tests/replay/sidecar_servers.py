@@ -35,7 +35,7 @@ class CannedRpc:
     def __init__(self) -> None:
         self._answers: dict[tuple[str, str, str, str], list[Any]] = defaultdict(list)
         self._given: dict[tuple[str, str, str, str], int] = defaultdict(int)
-        self._runners: list[web.AppRunner] = []
+        self._runners: list[web.ServerRunner] = []
 
     async def open(self, recorded: list[dict[str, Any]], certificate: Path) -> None:
         endpoints: dict[str, None] = {}

@@ -235,7 +235,7 @@ class Stage:
             information = path.lstat()
             mode = f"0{stat.S_IMODE(information.st_mode):o}"
             if path.is_symlink():
-                found[name] = {"link": os.readlink(path)}
+                found[name] = {"link": str(path.readlink())}
             elif path.is_dir():
                 found[name + "/"] = {"mode": mode}
             else:
@@ -265,7 +265,7 @@ class FakeSeid:
         folder.mkdir(exist_ok=True)
         record = folder / f"signals-{time.monotonic_ns()}"
         # A shell under the name of seid runs the script that its first argument names.
-        shutil.copy2(Path("/bin/bash").resolve(), folder / argv0)
+        shutil.copy2(os.path.realpath("/bin/bash"), folder / argv0)
         (folder / arguments[0]).write_text(_FAKE_SEID)
         process = await asyncio.create_subprocess_exec(
             str(folder / argv0), *arguments,
