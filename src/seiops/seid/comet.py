@@ -7,6 +7,7 @@ the size of its answer.
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -61,7 +62,7 @@ class CometClient:
                 f"GET {self.base_url}{path}: no answer within {timeout_s or self._timeout_s:g} s"
             ) from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise CometError(f"GET {self.base_url}{path}: {error or type(error).__name__}") from error
+            raise CometError(f"GET {self.base_url}{path}: {_reason(error)}") from error
 
     async def get(self, path: str, *, timeout_s: float | None = None, limit: int = MAX_ANSWER_BYTES) -> Any:
         """The result of a call, out of its envelope if it has one. A flat body is returned as it is. Raises CometError."""
@@ -86,6 +87,14 @@ class CometClient:
 
     async def block_results(self, height: int) -> dict[str, Any]:
         return await self.result(f"/block_results?height={height}")
+
+
+def _reason(error: Exception) -> str:
+    """The operating system's word for a connection that failed, else the library's."""
+    cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+    if isinstance(cause, OSError) and cause.errno:
+        return os.strerror(cause.errno).lower()
+    return str(error) or type(error).__name__
 
 
 async def _bounded(answer: aiohttp.ClientResponse, path: str, limit: int) -> bytes:

@@ -17,15 +17,15 @@ async def run(ctx: TaskContext, params: Params) -> dict[str, Any] | None:
         values, findings = await ctx.blocking(config_files(ctx).validate)
     except ReadError as error:
         raise TaskError(f"config-validate: reading config: {error}", retryable=False) from None
-    if errors(findings):
+    verdict: dict[str, Any] = {
+        "valid": not errors(findings),
+        "version": CURRENT_VERSION,
+        "mode": values["mode"],
+        "diagnostics": [finding.wire() for finding in findings],
+    }
+    if not verdict["valid"]:
         # an object here, an array in config-apply and config-reload: callers tell them apart by it
-        verdict = {
-            "valid": False,
-            "version": CURRENT_VERSION,
-            "mode": values["mode"],
-            "diagnostics": [finding.wire() for finding in findings],
-        }
         raise TaskError(f"config validation failed: {compact_json(verdict)}", retryable=False)
     log_warnings(ctx.log, findings)
     ctx.log.info("config valid", extra={"attrs": {"mode": values["mode"], "findings": len(findings)}})
-    return None
+    return verdict

@@ -19,14 +19,17 @@ from seiops.sidecar.task import Params, TaskContext, TaskError
 from seiops.sidecar.tasks.seid_control import rpc_serves
 
 MARKER = ".sei-sidecar-statesync-done"
+_NOTHING = {"wipedBytes": 0}
 _REFUSING = "node is not held — refusing to wipe a live data directory"
 
 
 async def run(ctx: TaskContext, params: Params) -> dict[str, Any] | None:
     if await rpc_serves(ctx):
-        raise TaskError(f"reset-data: seid RPC is serving; {_REFUSING}", retryable=True)
+        raise TaskError(f"reset-data: seid RPC is serving; {_REFUSING}", retryable=True, result=_NOTHING)
     if running := await asyncio.to_thread(find, is_node):
-        raise TaskError(f"reset-data: seid is running (pid {running.pid}); {_REFUSING}", retryable=True)
+        raise TaskError(
+            f"reset-data: seid is running (pid {running.pid}); {_REFUSING}", retryable=True, result=_NOTHING
+        )
     wiped = await ctx.blocking(_reset, ctx.home / "data", ctx.marker(MARKER))
     ctx.log.info("data wiped", extra={"attrs": {"bytes": wiped}})
     return {"wipedBytes": wiped}
