@@ -29,6 +29,7 @@ OPERATE, PROVE, PROCESSES = "Operate nodes", "Prove", "Processes"
 COMMANDS: dict[str, Entry] = {
     "nodes": Entry("seiops.cli.nodes", OPERATE),
     "explain": Entry("seiops.cli.explain", OPERATE),
+    "syncers": Entry("seiops.cli.syncers", OPERATE),
     "digest": Entry("seiops.cli.digest", PROVE),
     "verify": Entry("seiops.cli.verify", PROVE),
     "controller": Entry("seiops.cli.controller", PROCESSES),
