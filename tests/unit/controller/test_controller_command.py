@@ -43,9 +43,9 @@ def test_every_problem_is_listed_with_path_value_and_what_belongs_there(tmp_path
 
 
 def test_a_missing_file_is_a_problem(tmp_path: Path) -> None:
-    code, output = _check(tmp_path / "nowhere.yaml")
+    code, output = _check(tmp_path / "nowhere.yaml", "--output", "json")
     assert code == 1
-    assert "a file" in output
+    assert [finding["expected"] for finding in json.loads(output)] == ["a file"]
 
 
 def test_an_unknown_flag_exits_with_2_and_a_bad_start_with_1(tmp_path: Path) -> None:
