@@ -3,6 +3,7 @@ SHELL := /bin/bash
 PY := .venv/bin/python
 export PYTHONPATH := tools:tests
 STAMP := .venv/.seiops-setup
+RECORDINGS := $(or $(GOLDEN),../shared/golden)
 
 .PHONY: setup dev check test cluster demo clean-demo replay bench fmt generate
 
@@ -46,6 +47,8 @@ fmt: $(STAMP)
 test: $(STAMP)
 	@$(PY) -m seidev.build & build=$$!; $(MAKE) --no-print-directory check; checked=$$?; wait $$build && exit $$checked
 	.venv/bin/pytest -n 2 tests
+	@if [ -d "$(RECORDINGS)" ]; then $(MAKE) --no-print-directory replay; \
+	    else echo "replay: no recordings at $(RECORDINGS); make replay GOLDEN=DIR runs them from elsewhere"; fi
 
 # A Kubernetes API on loopback with our CRDs, until Ctrl-C.
 cluster: setup

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from replay.context import AREAS, DEFAULT_GOLDEN, ROOT
+from replay.context import DEFAULT_GOLDEN
 from replay.differences import CaseRules
 from replay.judge import judge
 from replay.record import Record
@@ -26,15 +24,3 @@ def test_every_recording_passes_against_itself() -> None:
     assert folders
     for folder in folders:
         assert judge(Record.load(folder), Record.load(folder), CaseRules([])) == [], folder
-
-
-@recordings
-@pytest.mark.cluster
-@pytest.mark.timeout(1500)
-@pytest.mark.parametrize("area", AREAS)
-def test_area(area: str) -> None:
-    command = [sys.executable, "-m", "replay", "--golden", str(GOLDEN), "--only", area]
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'tools'}:{ROOT / 'tests'}"}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-    failed = [line for line in done.stdout.splitlines() if line.startswith("fail")]
-    assert done.returncode == 0, "\n".join(failed) or done.stderr

@@ -18,6 +18,9 @@ from replay.context import AREAS, DEFAULT_GOLDEN, ReplayContext
 from replay.differences import DifferenceBook, DifferenceListError
 from replay.report import CaseResult, Report
 
+SIDE_BY_SIDE = (("objects", "flows"), tuple(area for area in AREAS if area not in ("objects", "flows")))
+"""Areas that share nothing and mostly wait: the controller's beside all others."""
+
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m replay", description=__doc__)
@@ -42,15 +45,22 @@ async def replay(options: argparse.Namespace, report: Report) -> int:
     scratch = Path(tempfile.mkdtemp(prefix="seiops-replay-"))
     try:
         context = ReplayContext(options.golden.resolve(), book, scratch, options.case, max(1, options.lanes))
-        for area in options.only or AREAS:
-            async for result in run_area(area, context):
-                report.add(result)
+        wanted = options.only or AREAS
+        await asyncio.gather(
+            *(run_areas([area for area in group if area in wanted], context, report) for group in SIDE_BY_SIDE)
+        )
     finally:
         if options.keep:
             print(f"replay: kept {scratch}", file=sys.stderr)
         else:
             shutil.rmtree(scratch, ignore_errors=True)
     return report.finish()
+
+
+async def run_areas(areas: list[str], context: ReplayContext, report: Report) -> None:
+    for area in areas:
+        async for result in run_area(area, context):
+            report.add(result)
 
 
 async def run_area(area: str, context: ReplayContext) -> AsyncIterator[CaseResult]:
