@@ -1,0 +1,230 @@
+"""Blocks and block results read in bulk: several heights a request where the node allows it.
+
+seid answers `POST /` with proper envelopes and takes batches of ten (docs/contracts/shadow.md 9.2); nodes and proxies that
+do not are asked with one `GET` a height, whose answers may be flat or enveloped. Either way the caller gets the bare
+result as raw JSON, or the error in its place, also where the node dressed an error up as an answer (2.2).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Sequence
+from http import HTTPStatus
+from typing import NamedTuple
+
+import aiohttp
+import msgspec
+
+from seiops.seid.comet import REQUEST_TIMEOUT_S, CometClient, CometError
+
+BATCH_CALLS = 10
+_ROOMY_BYTES = 4 << 20
+"""An answer larger than this makes the next batches smaller: what is held in memory stays bounded."""
+_PARALLEL_GETS = 10
+_FUTURE = re.compile(r"must be less than or equal to the head|could not find results|not yet available|lagging")
+_PRUNED = re.compile(r"is not available \(|pruned")
+
+
+class Want(NamedTuple):
+    """One thing to read: `method` is `block` or `block_results`."""
+
+    method: str
+    height: int
+
+    @property
+    def path(self) -> str:
+        return f"/{self.method}?height={self.height}"
+
+
+class HeightNotReadyError(CometError):
+    """The node has not executed or stored the height yet."""
+
+
+class HeightPrunedError(CometError):
+    """The node no longer has the height."""
+
+
+class _Error(msgspec.Struct):
+    code: int = 0
+    message: str = ""
+    data: str = ""
+
+
+class _Reply(msgspec.Struct):
+    id: int | None = None
+    result: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    error: _Error | None = None
+
+
+class _Envelope(msgspec.Struct):
+    """Either dress: an envelope around a result or an error, a flat result, or a flat error."""
+
+    jsonrpc: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    result: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    error: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    code: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    message: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    data: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    height: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    block: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    txs_results: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+class _Request(msgspec.Struct):
+    id: int
+    method: str
+    params: dict[str, str]
+    jsonrpc: str = "2.0"
+
+
+_replies = msgspec.json.Decoder(list[_Reply])
+_envelope = msgspec.json.Decoder(_Envelope)
+_error = msgspec.json.Decoder(_Error)
+_number = msgspec.json.Decoder(int)
+_text = msgspec.json.Decoder(str)
+_encode = msgspec.json.Encoder().encode
+
+
+class BulkReader:
+    """One node's blocks. The session is the caller's; `timeout_s` is the deadline of each request."""
+
+    def __init__(self, base_url: str, session: aiohttp.ClientSession, *, timeout_s: float = REQUEST_TIMEOUT_S) -> None:
+        self.client = CometClient(base_url, session, timeout_s=timeout_s)
+        self._session = session
+        self._timeout = aiohttp.ClientTimeout(total=timeout_s)
+        self._gets = asyncio.Semaphore(_PARALLEL_GETS)
+        self._batch = BATCH_CALLS
+        self._takes_posts = True
+
+    async def read(self, wants: Sequence[Want]) -> list[bytes | CometError]:
+        """Bare results in the order asked; an error in the place of each that could not be read."""
+        size = self._batch
+        if self._takes_posts and size > 1:
+            chunks = [wants[start : start + size] for start in range(0, len(wants), size)]
+            answers = await asyncio.gather(*(self._posted(chunk) for chunk in chunks))
+            return [answer for chunk in answers for answer in chunk]
+        return list(await asyncio.gather(*(self._got(want) for want in wants)))
+
+    async def read_as_served(self, wants: Sequence[Want]) -> list[bytes | CometError]:
+        """The answers as a `GET` returns them, envelope included; errors dressed as answers are errors here, too."""
+        return list(await asyncio.gather(*(self._got_as_served(want) for want in wants)))
+
+    async def _posted(self, wants: Sequence[Want]) -> list[bytes | CometError]:
+        try:
+            body = await self._post(wants)
+        except CometError as error:
+            return [error] * len(wants)
+        if body is None:
+            return list(await asyncio.gather(*(self._got(want) for want in wants)))
+        if len(body) > _ROOMY_BYTES:
+            self._batch = max(1, min(self._batch, len(wants) * _ROOMY_BYTES // len(body)))
+        found: list[bytes | CometError] = [CometError(f"{want.path}: no answer in the batch") for want in wants]
+        for reply in _replies.decode(body):
+            if reply.id is not None and 0 <= reply.id < len(wants):
+                found[reply.id] = _settled(reply, wants[reply.id])
+        return found
+
+    async def _post(self, wants: Sequence[Want]) -> bytes | None:
+        """The answer to a batch; None when this node takes none (and from then on)."""
+        requests = [_Request(i, want.method, {"height": str(want.height)}) for i, want in enumerate(wants)]
+        url = f"{self.client.base_url}/"
+        headers = {"Content-Type": "application/json"}
+        try:
+            async with self._session.post(
+                url, data=_encode(requests), headers=headers, timeout=self._timeout
+            ) as answer:
+                body = await answer.read()
+                if answer.status == HTTPStatus.OK and body.startswith(b"[") and _is_list_of_replies(body):
+                    return body
+                if answer.status >= 500:
+                    raise CometError(f"HTTP {answer.status}: {body[:512].decode(errors='replace')}")
+        except TimeoutError:
+            raise CometError(f"POST {url}: no answer within {self._timeout.total:g} s") from None
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise CometError(f"POST {url}: {error or type(error).__name__}") from error
+        self._takes_posts = False
+        return None
+
+    async def _got(self, want: Want) -> bytes | CometError:
+        served = await self._got_as_served(want)
+        return served if isinstance(served, CometError) else _bare(served)
+
+    async def _got_as_served(self, want: Want) -> bytes | CometError:
+        async with self._gets:
+            try:
+                body = await self.client.raw(want.path)
+                check_answer(body, want.path)
+            except CometError as error:
+                return error
+        return body
+
+
+def _is_list_of_replies(body: bytes) -> bool:
+    try:
+        _replies.decode(body)
+    except msgspec.MsgspecError:
+        return False
+    return True
+
+
+def _settled(reply: _Reply, want: Want) -> bytes | CometError:
+    if reply.error is not None:
+        return _rpc_error(want.path, reply.error)
+    if isinstance(reply.result, msgspec.UnsetType) or reply.result == b"null":
+        return CometError(f"empty result in JSON-RPC response from {want.path}")
+    return bytes(reply.result)
+
+
+def check_answer(body: bytes, path: str) -> None:
+    """Raises the error that a body with status 200 holds (docs/contracts/shadow.md 2.2); CometError for no JSON object."""
+    try:
+        found = _envelope.decode(body)
+    except msgspec.MsgspecError as error:
+        raise CometError(f"decoding JSON response from {path}: {error}") from None
+    if found.jsonrpc == b'"2.0"':
+        if not isinstance(found.error, msgspec.UnsetType) and found.error != b"null":
+            raise _rpc_error(path, _lenient_error(found.error))
+        if isinstance(found.result, msgspec.UnsetType) or found.result == b"null":
+            raise CometError(f"empty result in JSON-RPC response from {path}")
+        return
+    if _is_flat_error(found):
+        raise _rpc_error(path, _lenient_error(body))
+
+
+def _is_flat_error(found: _Envelope) -> bool:
+    unset = msgspec.UnsetType
+    if isinstance(found.code, unset) or isinstance(found.message, unset):
+        return False
+    if not (
+        isinstance(found.block, unset) and isinstance(found.txs_results, unset) and isinstance(found.height, unset)
+    ):
+        return False
+    try:
+        _number.decode(found.code)
+        _text.decode(found.message)
+    except msgspec.MsgspecError:
+        return False
+    return True
+
+
+def _lenient_error(raw: bytes | msgspec.Raw) -> _Error:
+    try:
+        return _error.decode(raw)
+    except msgspec.MsgspecError:
+        return _Error(message=bytes(raw)[:512].decode(errors="replace"))
+
+
+def _rpc_error(path: str, error: _Error) -> CometError:
+    text = f"JSON-RPC error from {path}: {error.message} (code {error.code}, data: {error.data})"
+    said = f"{error.message} {error.data}"
+    if _FUTURE.search(said):
+        return HeightNotReadyError(text)
+    return HeightPrunedError(text) if _PRUNED.search(said) else CometError(text)
+
+
+def _bare(body: bytes) -> bytes:
+    found = _envelope.decode(body)
+    if found.jsonrpc == b'"2.0"' and not isinstance(found.result, msgspec.UnsetType):
+        return bytes(found.result)
+    return body

@@ -1,0 +1,46 @@
+"""Work on many heights at once with results in order: a bounded window that the consumer pulls along.
+
+Nothing runs ahead of the window, so a slow consumer (an object store that takes its time) slows the reading down and
+memory stays bounded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+async def in_order(
+    items: Iterable[Item], work: Callable[[Item], Awaitable[Result]], *, width: int
+) -> AsyncIterator[tuple[Item, Result]]:
+    """Yields each item with its result, in the order of the items; at most `width` are worked on at a time.
+
+    An exception of `work` is raised at its item's turn. Whatever still runs is cancelled when the consumer stops.
+    """
+    waiting: deque[tuple[Item, asyncio.Task[Result]]] = deque()
+    source = iter(items)
+    try:
+        while True:
+            while len(waiting) < width and (item := next(source, None)) is not None:
+                waiting.append((item, asyncio.ensure_future(work(item))))  # type: ignore[arg-type]
+            if not waiting:
+                return
+            item, task = waiting[0]
+            result = await task
+            waiting.popleft()
+            yield item, result
+    finally:
+        left = [task for _, task in waiting]
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+
+
+def groups(start: int, end: int, size: int) -> Iterable[range]:
+    """The heights from `start` to `end`, both included, in neighbouring groups."""
+    return (range(first, min(first + size, end + 1)) for first in range(start, end + 1, size))
