@@ -92,7 +92,7 @@ async def test_a_port_where_nobody_listens(stage: Stage) -> None:
     assert probe.error.endswith("dial tcp 127.78.1.1:8443: connect: connection refused")
 
 
-async def test_d4_a_sidecar_that_never_answers_costs_one_deadline(
+async def test_d4_a_sidecar_that_never_answers_costs_two_deadlines(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sidecar_client, "PROBE_DEADLINE", 0.1)
@@ -104,6 +104,19 @@ async def test_d4_a_sidecar_that_never_answers_costs_one_deadline(
     await stage.serve(answer)
     probe = await stage.client.health(NODE)
     assert probe.error.endswith("context deadline exceeded")
+
+
+async def test_one_late_answer_does_not_count(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sidecar_client, "PROBE_DEADLINE", 0.3)
+    asked: list[int] = []
+
+    async def answer(_: web.Request) -> web.StreamResponse:
+        asked.append(1)
+        await asyncio.sleep(60 if len(asked) == 1 else 0)
+        return web.Response()
+
+    await stage.serve(answer)
+    assert (await stage.client.health(NODE)).health is Health.READY
 
 
 async def test_a_connection_closed_without_an_answer(stage: Stage) -> None:
