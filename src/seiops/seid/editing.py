@@ -102,7 +102,8 @@ def _write_plain(document: Any, tables: Tables, managed: Tables) -> None:
             _forget_variants(holder, key)
             if key in tables[table]:
                 _put(holder, key, tables[table][key])
-            elif key in holder:
+            elif key in holder and _plain_value(holder[key]) not in ("", False):
+                # a blank that is left out when written from nothing means the same where it stands
                 del holder[key]
 
 
