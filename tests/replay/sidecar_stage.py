@@ -44,6 +44,9 @@ BASE_ENV = {
 }
 
 
+_SHELL = Path("/bin/bash").resolve()
+
+
 class NotPosableError(Exception):
     """The record does not hold enough to pose the case; the text is the reason."""
 
@@ -265,7 +268,7 @@ class FakeSeid:
         folder.mkdir(exist_ok=True)
         record = folder / f"signals-{time.monotonic_ns()}"
         # A shell under the name of seid runs the script that its first argument names.
-        shutil.copy2(os.path.realpath("/bin/bash"), folder / argv0)
+        shutil.copy2(_SHELL, folder / argv0)
         (folder / arguments[0]).write_text(_FAKE_SEID)
         process = await asyncio.create_subprocess_exec(
             str(folder / argv0), *arguments,

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import quote, unquote_to_bytes
 
+import orjson
+
 from seiops.sidecar import logs, metrics, wirejson
 from seiops.sidecar.engine import BusyError, Submission, SubmitError
 from seiops.sidecar.http1 import BodyError, BodyTooLargeError, Request, Response
@@ -210,20 +212,19 @@ class Api:
         error = row.error
         if row.damage is not None:
             error = f"{error}; stored row is damaged: {row.damage}".removeprefix("; ")
-        members = [("id", wirejson.encode(row.id)), ("type", wirejson.encode(row.type))]
-        members += [("status", wirejson.encode(row.status)), ("run", str(row.run))]
+        parts = [f'{{"id":{_text(row.id)},"type":{_text(row.type)},"status":{_text(row.status)},"run":{row.run}']
         if row.params is not None:
-            members.append(("params", row.params))
+            parts.append(f'"params":{row.params}')
         if result is not None:
-            members.append(("result", result))
+            parts.append(f'"result":{result}')
         if error:
-            members.append(("error", wirejson.encode(error)))
+            parts.append(f'"error":{_text(error)}')
         if row.detail is not None:
-            members.append(("errorDetail", row.detail))
-        members.append(("submittedAt", wirejson.encode(row.submitted_text)))
+            parts.append(f'"errorDetail":{row.detail}')
+        parts.append(f'"submittedAt":{_text(row.submitted_text)}')
         if row.completed_text is not None:
-            members.append(("completedAt", wirejson.encode(row.completed_text)))
-        return "{" + ",".join(f'"{name}":{text}' for name, text in members) + "}"
+            parts.append(f'"completedAt":{_text(row.completed_text)}')
+        return ",".join(parts) + "}"
 
 
 def parse_submission(body: bytes) -> Submission:
@@ -253,8 +254,13 @@ def clean_path(path: str) -> str:
     return clean + "/" if path.endswith("/") and clean != "/" else clean
 
 
+def _text(value: str) -> str:
+    return orjson.dumps(value).decode()
+
+
 def _json(status: int, text: str) -> Response:
-    return Response(status, [("Content-Type", "application/json")], text.encode() + b"\n")
+    body = wirejson.escape_markup(text.encode())
+    return Response(status, [("Content-Type", "application/json")], body + b"\n")
 
 
 def _error(status: int, message: str) -> Response:

@@ -40,6 +40,7 @@ HOLD = "mark-not-ready"
 SUPERSEDED = "superseded by hold"
 NO_HANDLER = "no handler registered for task type"
 CRASH_LIMIT = 5
+HOLD_SECONDS = 30.0
 SURVIVED_SECONDS = 600.0
 RETRY_STORE_SECONDS = (0.2, 1.0, 5.0, 15.0, 30.0)
 PRUNE_EVERY_SECONDS = 3600.0
@@ -216,7 +217,9 @@ class Engine:
             rows = await self._store.running()
             holds = [row for row in rows if row.type == HOLD]
             for row in holds:
-                await self._rehydrate_hold(row)
+                if not await self._rehydrate_hold(row):
+                    log.error("a hold does not end, resuming nothing", extra={"attrs": {"id": row.id}})
+                    return
             if holds:
                 rows = await self._store.running()
         except StoreUnavailableError as error:
@@ -244,15 +247,17 @@ class Engine:
             log.warning("attempts could not be cleared", extra={"attrs": {"err": error}})
         return not self._unwinding
 
-    async def _rehydrate_hold(self, row: TaskRow) -> None:
+    async def _rehydrate_hold(self, row: TaskRow) -> bool:
+        """Whether the hold ran to its end; it is a short store operation, so anything longer is a broken store."""
         attributes = {"type": row.type, "id": row.id, "run": row.run}
         log.info("rehydrating hold synchronously before other tasks", extra={"attrs": attributes})
         started = self._start(self._stale(row))
-        await asyncio.wait({started})
+        done, _ = await asyncio.wait({started}, timeout=HOLD_SECONDS)
+        return bool(done)
 
     async def _rehydrate_row(self, row: TaskRow) -> None:
-        if row.damage is not None:
-            await self._give_up(row, f"stored task cannot be read: {row.damage}")
+        if row.damage is not None or row.submitted_at is None:
+            await self._give_up(row, f"stored task cannot be read: {row.damage or 'submitted_at is not a time'}")
             return
         if row.type == MARK_READY and not await self._may_mark_ready(row):
             return
@@ -330,8 +335,14 @@ class Engine:
         run.predecessor = before.task if before is not None else None
         self._runs[run.id] = run
         run.task = asyncio.create_task(self._execute(run), name=f"{run.type} {run.id}")
+        run.task.add_done_callback(lambda _: self._forget(run))
         self._keep(run.task)
         return run.task
+
+    def _forget(self, run: _Run) -> None:
+        run.predecessor = None
+        if self._runs.get(run.id) is run:
+            del self._runs[run.id]
 
     def _keep(self, task: asyncio.Task[None]) -> None:
         self._unwinding.add(task)
@@ -344,10 +355,6 @@ class Engine:
             await self._execute_alone(run)
         except asyncio.CancelledError:
             self._log_cancelled(run)
-        finally:
-            run.predecessor = None
-            if self._runs.get(run.id) is run:
-                del self._runs[run.id]
 
     async def _execute_alone(self, run: _Run) -> None:
         kind = self._find_type(run.type)

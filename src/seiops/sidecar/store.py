@@ -72,10 +72,7 @@ class StoreUnavailableError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class TaskRow:
-    """A stored task. `params` and `result` are JSON text or None; `damage` says what could not be read, if anything.
-
-    submitted_at: nanoseconds since the epoch, or None when the stored text is no time.
-    """
+    """A stored task. `params` and `result` are JSON text or None; `damage` says what could not be read, if anything."""
 
     id: str
     type: str
@@ -84,11 +81,18 @@ class TaskRow:
     params: str | None
     result: str | None
     error: str
-    submitted_at: int | None
     submitted_text: str
     completed_text: str | None
     detail: str | None
     damage: str | None = None
+
+    @property
+    def submitted_at(self) -> int | None:
+        """Nanoseconds since the epoch, or None when the stored text is no time."""
+        try:
+            return clock.from_text(self.submitted_text)
+        except ValueError:
+            return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -382,21 +386,15 @@ def _migrate(db: sqlite3.Connection) -> None:
 def _row(found: tuple[Any, ...]) -> TaskRow:
     task_id, task_type, status, run, params, result, error, submitted_text, completed_text, detail = found
     damage: list[str] = []
-    submitted_at: int | None = None
-    try:
-        submitted_at = clock.from_text(submitted_text)
-    except (ValueError, TypeError):
+    if not clock.looks_like_time(submitted_text):
         damage.append("submitted_at is not a time")
-    if completed_text is not None:
-        try:
-            clock.from_text(completed_text)
-        except (ValueError, TypeError):
-            damage.append("completed_at is not a time")
-            completed_text = None
-    if not _is_json(params, dict, allow_null=True):
+    if completed_text is not None and not clock.looks_like_time(completed_text):
+        damage.append("completed_at is not a time")
+        completed_text = None
+    if params != "null" and not _is_json(params, dict):
         damage.append("params is not a JSON object")
         params = None
-    if result is not None and not _is_json(result, object, allow_null=True):
+    if result is not None and not _is_json(result, object):
         damage.append("result is not JSON")
         result = None
     return TaskRow(
@@ -407,7 +405,6 @@ def _row(found: tuple[Any, ...]) -> TaskRow:
         params=None if params in ("null", "{}") else params,
         result=None if result == "null" else result,
         error=str(error or ""),
-        submitted_at=submitted_at,
         submitted_text=str(submitted_text),
         completed_text=completed_text,
         detail=detail,
@@ -415,14 +412,14 @@ def _row(found: tuple[Any, ...]) -> TaskRow:
     )
 
 
-def _is_json(text: Any, kind: type, *, allow_null: bool) -> bool:
+def _is_json(text: Any, kind: type) -> bool:
     if not isinstance(text, str):
         return False
     try:
         value = wirejson.decode_document(text.encode())
     except (wirejson.JsonError, UnicodeEncodeError):
         return False
-    return isinstance(value, kind) or (allow_null and value is None)
+    return isinstance(value, kind) or value is None
 
 
 def _describe(error: sqlite3.Error) -> str:
