@@ -105,23 +105,27 @@ def lists(count: int) -> list[float]:
     return took
 
 
-def printing_child(process: subprocess.Popen[bytes], folder: Path) -> float:
-    """How much the process grew over a digest whose program prints 500 MB."""
-    before = memory_mib(process.pid)
-    child = {"flatkvDir": "/no/flat", "memiavlDir": "/no/mem", "height": 1, "bucket": "b", "region": "r"}
-    body = {
-        "id": str(uuid.uuid4()),
-        "type": "evm-logical-digest",
-        "params": {**child, "seidbPath": str(folder / "noisy")},
-    }
+def digest(program: Path) -> None:
+    """Runs a digest task whose program is ours to its end."""
+    params = {"flatkvDir": "/no/flat", "memiavlDir": "/no/mem", "height": 1, "bucket": "b", "region": "r"}
+    task_id = str(uuid.uuid4())
+    body = {"id": task_id, "type": "evm-logical-digest", "params": {**params, "seidbPath": str(program)}}
     connection = http.client.HTTPConnection("127.0.0.1", PORT, timeout=30)
     connection.request("POST", "/v0/tasks", json.dumps(body))
     connection.getresponse().read()
     while True:
-        connection.request("GET", f"/v0/tasks/{body['id']}")
+        connection.request("GET", f"/v0/tasks/{task_id}")
         if json.loads(connection.getresponse().read())["status"] != "running":
-            return memory_mib(process.pid, "VmHWM") - before
+            return
         time.sleep(0.05)
+
+
+def printing_child(process: subprocess.Popen[bytes], quiet: Path, noisy: Path) -> float:
+    """How much more the process needs at its peak for a program that prints 500 MB than for one that prints nothing."""
+    digest(quiet)
+    before = memory_mib(process.pid, "VmHWM")
+    digest(noisy)
+    return max(memory_mib(process.pid, "VmHWM") - before, 0.01)
 
 
 def report(name: str, value: float, go: float, unit: str, *, target: str, better: str) -> None:
@@ -139,13 +143,17 @@ def main() -> None:
         home, folder = Path(scratch) / "home", Path(scratch)
         noisy = folder / "noisy"
         noisy.write_text("#!/bin/sh\nhead -c 500000000 /dev/zero | tr '\\0' 'x'\nexit 1\n")
-        noisy.chmod(0o755)
+        quiet = folder / "quiet"
+        quiet.write_text("#!/bin/sh\nexit 1\n")
+        for script in (noisy, quiet):
+            script.chmod(0o755)
+        allowed = {"SEI_SIDECAR_SEIDB_ALLOW": f"{noisy}:{quiet}"}
         starts = []
         for index in range(3):
             with running(program, folder / f"home-{index}", {}) as (_, seconds):
                 starts.append(seconds)
         report("first answer", min(starts), GO["first answer"], "s", target="< 1 s", better="lower")
-        with running(program, home, {"SEI_SIDECAR_SEIDB_ALLOW": str(noisy)}) as (process, _):
+        with running(program, home, allowed) as (process, _):
             time.sleep(5)
             report(
                 "idle VmRSS after 5 s", memory_mib(process.pid), GO["idle MiB"], "MiB", target="<= 64", better="lower"
@@ -172,11 +180,11 @@ def main() -> None:
             for number in range(missing):
                 moment = f"2026-01-01T00:{number // 60 % 60:02d}:{number % 60:02d}.{number:06d}Z"
                 db.execute(row, (str(uuid.uuid4()), moment, moment))
-        with running(program, home, {"SEI_SIDECAR_SEIDB_ALLOW": str(noisy)}) as (process, _):
+        with running(program, home, allowed) as (process, _):
             report("newest 100 of 10,000 (median)", statistics.median(lists(300)) * 1000, GO["list ms"], "ms", target="2",
                    better="lower")  # fmt: skip
             lists(20)
-            report("growth while a child prints 500 MB", printing_child(process, folder), GO["child MiB"], "MiB",
+            report("growth while a child prints 500 MB", printing_child(process, quiet, noisy), GO["child MiB"], "MiB",
                    target="<= 20", better="lower")  # fmt: skip
 
 
