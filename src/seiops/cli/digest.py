@@ -14,6 +14,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
+from seiops.cli import digest_localize
 from seiops.cli import digest_views as views
 from seiops.digest import seidb_cli
 from seiops.digest.arguments import DigestArguments
@@ -180,6 +181,9 @@ def fail(error: DigestError) -> NoReturn:
     """End the process with the error as its last line."""
     print(f"Error: {error}", file=sys.stderr)
     raise typer.Exit(1)
+
+
+digest_localize.register(app)
 
 
 def register(root: typer.Typer) -> None:
