@@ -30,7 +30,7 @@ from seiops.sidecar.task import TaskContext, TaskError
 
 TASK = "evm-logical-digest"
 SEIDB = "seidb"
-STDOUT_KEPT = 16 * 1024 * 1024
+STDOUT_KEPT = 2 * 1024 * 1024
 STDERR_KEPT = 32 * 1024
 CLONE_PATTERN = ".seidb-flatkv-tool-*"
 OUT_OF_MEMORY_SIGNALS = frozenset((int(signal.SIGKILL), int(signal.SIGABRT), int(signal.SIGSEGV)))
