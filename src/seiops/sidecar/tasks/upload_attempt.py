@@ -131,7 +131,8 @@ async def _upload_archive(ctx: TaskContext, store: Store, key: str, height: int)
         await store.put(key + SIZE_SUFFIX, str(packing.packed).encode(), content_type="text/plain")
     except StoreError as error:
         raise _upload_failure(key, error) from error
-    except (ArchiveError, MetadataError, OSError) as error:
+    except (ArchiveError, MetadataError, OSError, ValueError) as error:
+        # a ValueError says that the archive outgrew what the store takes as one object
         raise TaskError(f"uploading {key}: {error}") from error
     finally:
         await ctx.blocking(shutil.rmtree, scratch, ignore_errors=True)
