@@ -51,6 +51,10 @@ impl<S: Sink> Sink for Tallied<S> {
         self.sink.row(row)
     }
 
+    fn settle(&mut self) {
+        self.sink.settle();
+    }
+
     fn merge(&mut self, other: Self) {
         self.sink.merge(other.sink);
         self.consumed.flatkv += other.consumed.flatkv;

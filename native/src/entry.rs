@@ -4,7 +4,7 @@ use sha2::digest::generic_array::GenericArray;
 use sha2::digest::typenum::U64;
 use sha2::{Digest, Sha256};
 
-const INITIAL: [u32; 8] =
+pub(crate) const INITIAL: [u32; 8] =
     [0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53a, 0x510e_527f, 0x9b05_688c, 0x1f83_d9ab, 0x5be0_cd19];
 /// Longest message that fits two compressions with its padding; nearly every row does.
 const SHORT: usize = 119;
@@ -13,7 +13,15 @@ const SHORT: usize = 119;
 pub fn entry_hash(key: &[u8], value: &[u8]) -> [u8; 32] {
     let length = 8 + key.len() + value.len();
     if length <= SHORT {
-        return short_hash(key, value, length);
+        // laid out at once: a streaming hasher spends a third of its time on buffering rows this small
+        let mut message = [0u8; 128];
+        if length < 56 {
+            let block: &mut [u8; 64] = message.first_chunk_mut().expect("128 bytes");
+            lay_out(block, key, value);
+            return one_by_one(block);
+        }
+        lay_out(&mut message, key, value);
+        return one_by_one(&message);
     }
     let mut hash = Sha256::new();
     hash.update((key.len() as u32).to_be_bytes());
@@ -23,21 +31,26 @@ pub fn entry_hash(key: &[u8], value: &[u8]) -> [u8; 32] {
     hash.finalize().into()
 }
 
-/// The padded message is laid out at once: a streaming hasher spends a third of its time on buffering rows this small.
-fn short_hash(key: &[u8], value: &[u8], length: usize) -> [u8; 32] {
-    let mut message = [0u8; 128];
+/// The padded SHA-256 message of a row, which must fit.
+#[inline]
+pub(crate) fn lay_out<const BYTES: usize>(message: &mut [u8; BYTES], key: &[u8], value: &[u8]) {
     let value_at = 8 + key.len();
+    let length = value_at + value.len();
     message[..4].copy_from_slice(&(key.len() as u32).to_be_bytes());
     message[4..4 + key.len()].copy_from_slice(key);
     message[4 + key.len()..value_at].copy_from_slice(&(value.len() as u32).to_be_bytes());
     message[value_at..length].copy_from_slice(value);
     message[length] = 0x80;
-    let end = if length < 56 { 64 } else { 128 };
-    message[end - 8..end].copy_from_slice(&((length as u64) * 8).to_be_bytes());
+    message[length + 1..BYTES - 8].fill(0);
+    message[BYTES - 8..].copy_from_slice(&((length as u64) * 8).to_be_bytes());
+}
+
+/// Hash of a padded message.
+pub(crate) fn one_by_one<const BYTES: usize>(message: &[u8; BYTES]) -> [u8; 32] {
     let mut state = INITIAL;
-    let blocks: [GenericArray<u8, U64>; 2] =
-        [*GenericArray::from_slice(&message[..64]), *GenericArray::from_slice(&message[64..])];
-    sha2::compress256(&mut state, &blocks[..end / 64]);
+    for block in message.chunks_exact(64) {
+        sha2::compress256(&mut state, &[*GenericArray::<u8, U64>::from_slice(block)]);
+    }
     let mut digest = [0u8; 32];
     for (bytes, word) in digest.chunks_exact_mut(4).zip(state) {
         bytes.copy_from_slice(&word.to_be_bytes());

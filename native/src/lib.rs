@@ -5,6 +5,7 @@ pub mod composite;
 pub mod entry;
 pub mod error;
 pub mod flatkv;
+pub mod lanes;
 pub mod memiavl;
 pub mod overlay;
 pub mod pebble;

@@ -5,10 +5,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::entry::{Accumulator, entry_hash};
 use crate::error::{Error, Result};
+use crate::lanes::Hasher;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Bucket {
+    #[default]
     Account = 0,
     Code = 1,
     Storage = 2,
@@ -112,34 +114,58 @@ impl Progress {
 /// What a scan does with each row. Each worker fills its own; they are merged at the end.
 pub trait Sink: Send + Sync {
     fn row(&mut self, row: &Row<'_>) -> Result<()>;
+
+    /// Finish what was put off; called once, when the last row is there.
+    fn settle(&mut self) {}
+
     fn merge(&mut self, other: Self);
 }
 
 /// The digest: four accumulators, the marker rows apart, and rows whose hash somebody looks for.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct DigestSink {
     pub buckets: [Accumulator; 4],
     pub version_marker: Option<[u8; 32]>,
     pub boundary_marker: Option<[u8; 32]>,
     pub find: Option<[u8; 32]>,
     pub found: Vec<OwnedRow>,
+    hasher: Hasher<Bucket>,
 }
 
-impl Sink for DigestSink {
-    fn row(&mut self, row: &Row<'_>) -> Result<()> {
+impl DigestSink {
+    pub fn finding(find: Option<[u8; 32]>) -> Self {
+        Self { find, ..Self::default() }
+    }
+
+    /// A row whose hash is looked at, and so cannot wait.
+    fn add_now(&mut self, row: &Row<'_>) {
         let hash = entry_hash(row.key, row.payload);
         self.buckets[row.bucket as usize].add(&hash);
-        if row.bucket == Bucket::Misc {
-            if row.key == VERSION_MARKER {
-                self.version_marker = Some(hash);
-            } else if row.key == BOUNDARY_MARKER {
-                self.boundary_marker = Some(hash);
-            }
+        if row.key == VERSION_MARKER {
+            self.version_marker = Some(hash);
+        } else if row.key == BOUNDARY_MARKER {
+            self.boundary_marker = Some(hash);
         }
         if self.find == Some(hash) {
             self.found.push(row.into());
         }
+    }
+}
+
+impl Sink for DigestSink {
+    fn row(&mut self, row: &Row<'_>) -> Result<()> {
+        if self.find.is_some() || row.key.first() == Some(&b'm') {
+            self.add_now(row);
+        } else {
+            let buckets = &mut self.buckets;
+            self.hasher.push(row.key, row.payload, row.bucket, |bucket, hash| buckets[bucket as usize].add(hash));
+        }
         Ok(())
+    }
+
+    fn settle(&mut self) {
+        let buckets = &mut self.buckets;
+        self.hasher.flush(|bucket, hash| buckets[bucket as usize].add(hash));
     }
 
     fn merge(&mut self, other: Self) {
@@ -214,24 +240,33 @@ pub fn shard_of(key: &[u8]) -> usize {
 }
 
 /// The shard tree of a side: 1,024 shards a bucket by the CRC-32 of the physical key; marker rows take no part.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct TreeSink {
     pub shards: Vec<[Accumulator; SHARDS]>,
+    hasher: Hasher<(Bucket, u16)>,
 }
 
 impl Default for TreeSink {
     fn default() -> Self {
-        Self { shards: vec![[Accumulator::default(); SHARDS]; 4] }
+        Self { shards: vec![[Accumulator::default(); SHARDS]; 4], hasher: Hasher::default() }
     }
 }
 
 impl Sink for TreeSink {
     fn row(&mut self, row: &Row<'_>) -> Result<()> {
         if row.key != VERSION_MARKER && row.key != BOUNDARY_MARKER {
-            let hash = entry_hash(row.key, row.payload);
-            self.shards[row.bucket as usize][shard_of(row.key)].add(&hash);
+            let shards = &mut self.shards;
+            let tag = (row.bucket, shard_of(row.key) as u16);
+            self.hasher.push(row.key, row.payload, tag, |(bucket, shard), hash| {
+                shards[bucket as usize][usize::from(shard)].add(hash);
+            });
         }
         Ok(())
+    }
+
+    fn settle(&mut self) {
+        let shards = &mut self.shards;
+        self.hasher.flush(|(bucket, shard), hash| shards[bucket as usize][usize::from(shard)].add(hash));
     }
 
     fn merge(&mut self, other: Self) {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 
 from hypothesis import strategies as st
@@ -231,7 +232,7 @@ def _history_of(rows: dict[bytes, bytes], name: str, noise: Sequence[tuple[int, 
 def tree_renamed_in_log(root: Path, history: History) -> None:
     """The same state, but the tree is born as `old` behind the snapshot and renamed to `evm` one block later."""
     first = BASE + 1
-    blocks = [Block(first, [("old", sum(history.before, []))], [Upgrade("old")])]
+    blocks = [Block(first, [("old", list(chain.from_iterable(history.before)))], [Upgrade("old")])]
     for at, pairs in enumerate(history.blocks):
         upgrades = [Upgrade("evm", rename_from="old")] if at == 0 else []
         blocks.append(Block(first + 1 + at, [("bank", history.bank[at]), ("evm", pairs)], upgrades))

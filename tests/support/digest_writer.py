@@ -7,6 +7,7 @@ import hashlib
 import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 Pair = tuple[bytes, bytes | None]
@@ -146,6 +147,6 @@ def write_changelog(root: Path, blocks: Sequence[Block], cuts: Sequence[int], fi
     directory = root / "changelog"
     directory.mkdir(parents=True)
     edges = [0, *sorted(set(cuts)), len(blocks)]
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in pairwise(edges):
         data = b"".join(framed(changelog_entry(block)) for block in blocks[start:end])
         (directory / f"{first_index + start:020d}").write_bytes(data)

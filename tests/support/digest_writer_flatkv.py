@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 from blake3 import blake3
@@ -79,7 +80,7 @@ def write_state_log(root: Path, blocks: Sequence[Block], cuts: Sequence[int], un
     directory = root / "changelog"
     directory.mkdir(parents=True)
     edges = [0, *sorted(set(cuts)), len(blocks)]
-    spans = [(start, end) for start, end in zip(edges, edges[1:], strict=False) if start < end]
+    spans = [(start, end) for start, end in pairwise(edges) if start < end]
     for sequence, (start, end) in enumerate(spans):
         data = b"SEIWL\x01" + b"".join(state_record(block) for block in blocks[start:end])
         name = f"{sequence}-{blocks[start].version}-{blocks[end - 1].version}.wal"

@@ -7,7 +7,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
-from itertools import groupby
+from itertools import groupby, pairwise
 from pathlib import Path
 
 import cramjam
@@ -303,7 +303,7 @@ def _partition(ops: Sequence[Op], tables: int) -> list[list[Op]]:
     parts = [list(group) for _, group in groupby(keys, key=lambda key: keys.index(key) * tables // max(len(keys), 1))]
     borders = [b"", *(part[0] for part in parts[1:]), b"\xff" * 70]
     found = []
-    for low, high in zip(borders, borders[1:], strict=False):
+    for low, high in pairwise(borders):
         part = [op for op in ops if op.kind is not Kind.RANGEDEL and low <= op.key < high]
         for op in ops:
             if op.kind is Kind.RANGEDEL and max(op.key, low) < min(op.value, high):

@@ -157,7 +157,7 @@ impl Shape {
     }
 
     /// The writes of one block: mostly slots rewritten, some new, some deleted, and nonces counted up.
-    pub fn block(&self, number: u32, writes: u64, visit: &mut dyn FnMut(&[u8], Option<&[u8]>)) {
+    pub fn block(&self, number: u32, writes: u64, visit: &mut impl FnMut(&[u8], Option<&[u8]>)) {
         for write in 0..writes {
             let draw = u64::from(number) << 32 | write;
             let pick = mix(20, draw);

@@ -492,6 +492,7 @@ pub fn run_pieces<P: Sync, S: Sink + Clone>(
                 }
             }
         }
+        mine.settle();
         if let Ok((total, rows)) = outcome.lock().expect("no worker panics while holding it").as_mut() {
             total.merge(mine);
             *rows += counted;

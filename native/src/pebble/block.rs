@@ -40,15 +40,23 @@ pub struct Source<'a> {
     pub checksum: Checksum,
 }
 
+/// What reading a block needs besides the block: kept from one to the next, as making a decompressor costs more than using it.
+#[derive(Default)]
+pub struct Scratch {
+    raw: Vec<u8>,
+    zstd: Option<zstd::bulk::Decompressor<'static>>,
+}
+
 impl Source<'_> {
-    /// Read, check and decompress a block into `into`; `raw` is scratch space.
-    pub fn read(&self, handle: Handle, raw: &mut Vec<u8>, into: &mut Vec<u8>) -> Result<()> {
+    /// Read, check and decompress a block into `into`.
+    pub fn read(&self, handle: Handle, scratch: &mut Scratch, into: &mut Vec<u8>) -> Result<()> {
         let damaged = |what: &str| Error::file(self.path, format!("block at offset {}: {what}", handle.offset));
         let end = handle.offset.checked_add(handle.length).and_then(|end| end.checked_add(TRAILER));
         if end.is_none_or(|end| end > self.size) || handle.length > LARGEST_BLOCK {
             return Err(damaged("reaches beyond the file"));
         }
         let length = handle.length as usize;
+        let raw = &mut scratch.raw;
         raw.resize(length + TRAILER as usize, 0);
         self.file.read_exact_at(raw, handle.offset).map_err(|error| Error::io(self.path, &error))?;
         let stored = le32(&raw[length + 1..]);
@@ -80,7 +88,12 @@ impl Source<'_> {
                     .ok_or_else(|| damaged("malformed zstd data"))?;
                 let frame = &data[reader.position()..];
                 into.resize(size as usize, 0);
-                let written = zstd::bulk::decompress_to_buffer(frame, into.as_mut_slice())
+                let zstd = match &mut scratch.zstd {
+                    Some(zstd) => zstd,
+                    none => none.insert(zstd::bulk::Decompressor::new().map_err(|error| Error::io(self.path, &error))?),
+                };
+                let written = zstd
+                    .decompress_to_buffer(frame, into.as_mut_slice())
                     .map_err(|_| damaged("malformed zstd data"))?;
                 if written as u64 != size {
                     return Err(damaged("malformed zstd data"));
@@ -126,8 +139,10 @@ impl Entries {
             _ => {
                 let mut reader = Reader::new(rest);
                 let (a, b, c) = (reader.uvarint()?, reader.uvarint()?, reader.uvarint()?);
-                let small = |n: u64| usize::try_from(n).ok().filter(|n| *n <= rest.len());
-                (small(a).filter(|n| *n <= self.key.len())?, small(b)?, small(c)?, reader.position())
+                let below = |n: u64, limit: usize| usize::try_from(n).ok().filter(|n| *n <= limit);
+                // a long shared prefix may well be longer than all that follows
+                let (shared, limit) = (below(a, self.key.len())?, rest.len());
+                (shared, below(b, limit)?, below(c, limit)?, reader.position())
             }
         };
         if shared > self.key.len() || head + unshared + value > rest.len() {

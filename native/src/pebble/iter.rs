@@ -6,7 +6,7 @@ use std::cmp::Ordering;
 use super::manifest::TableMeta;
 use super::memtable::Memtable;
 use super::table::{Table, TableCursor};
-use super::{Database, kind};
+use super::{Database, RangeTombstone, kind};
 use crate::error::{Error, Result};
 
 /// Rows with `low <= key < high`.
@@ -19,6 +19,9 @@ pub struct Rows<'a> {
     last_key: Vec<u8>,
     any: bool,
     bytes: u64,
+    /// tombstones that begin at or before the last key, and those of them that reach beyond it
+    begun: usize,
+    open: Vec<&'a RangeTombstone>,
 }
 
 enum Cursor<'a> {
@@ -74,7 +77,17 @@ impl<'a> Rows<'a> {
         for cursor in &mut cursors {
             cursor.advance()?;
         }
-        Ok(Self { database, cursors, current: None, limit: None, last_key: Vec::new(), any: false, bytes: 0 })
+        Ok(Self {
+            database,
+            cursors,
+            current: None,
+            limit: None,
+            last_key: Vec::new(),
+            any: false,
+            bytes: 0,
+            begun: 0,
+            open: Vec::new(),
+        })
     }
 
     pub fn key(&self) -> &[u8] {
@@ -129,11 +142,13 @@ impl<'a> Rows<'a> {
         }
     }
 
-    fn hidden(&self, sequence: u64) -> bool {
+    fn hidden(&mut self, sequence: u64) -> bool {
         let key = self.last_key.as_slice();
-        self.database.tombstones.iter().any(|tombstone| {
-            tombstone.sequence > sequence && tombstone.start.as_slice() <= key && key < tombstone.end.as_slice()
-        })
+        let waiting = &self.database.tombstones[self.begun..];
+        self.begun += waiting.iter().take_while(|tombstone| tombstone.start.as_slice() <= key).count();
+        self.open.extend(waiting.iter().take_while(|tombstone| tombstone.start.as_slice() <= key));
+        self.open.retain(|tombstone| tombstone.end.as_slice() > key);
+        self.open.iter().any(|tombstone| tombstone.sequence > sequence)
     }
 
     /// Make `current` the cursor with the smallest internal key.

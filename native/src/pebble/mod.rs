@@ -147,6 +147,7 @@ impl Database {
                 self.tombstones.extend(table.tombstones()?);
             }
         }
+        self.tombstones.sort_by(|a, b| a.start.cmp(&b.start));
         Ok(self)
     }
 

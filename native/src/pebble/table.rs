@@ -5,7 +5,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use super::block::{Checksum, Entries, Handle, Source, all};
+use super::block::{Checksum, Entries, Handle, Scratch, Source, all};
 use super::manifest::{SENTINEL_SEQUENCE, TableMeta};
 use super::{RangeTombstone, kind};
 use crate::error::{Error, Result};
@@ -121,8 +121,8 @@ impl Table {
     }
 
     fn entries(&self, handle: Handle) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
-        let (mut raw, mut block) = (Vec::new(), Vec::new());
-        self.source().read(handle, &mut raw, &mut block)?;
+        let (mut scratch, mut block) = (Scratch::default(), Vec::new());
+        self.source().read(handle, &mut scratch, &mut block)?;
         all(&block).ok_or_else(|| self.malformed(handle))
     }
 
@@ -183,8 +183,8 @@ impl Table {
     /// Value index: one (block handle) a value block.
     fn value_blocks(&self) -> Result<Vec<Handle>> {
         let Some(index) = &self.value_index else { return Ok(Vec::new()) };
-        let (mut raw, mut block) = (Vec::new(), Vec::new());
-        self.source().read(index.handle, &mut raw, &mut block)?;
+        let (mut scratch, mut block) = (Scratch::default(), Vec::new());
+        self.source().read(index.handle, &mut scratch, &mut block)?;
         let width: usize = index.widths.iter().sum();
         if width == 0 || block.len() % width != 0 {
             return Err(self.malformed(index.handle));
@@ -255,7 +255,7 @@ pub struct TableCursor {
     /// remaining index blocks (two-level) and data blocks, last one first
     partitions: Vec<(Vec<u8>, Handle)>,
     blocks: Vec<(Vec<u8>, Handle)>,
-    raw: Vec<u8>,
+    scratch: Scratch,
     block: Vec<u8>,
     entries: Entries,
     live_block: bool,
@@ -296,7 +296,7 @@ impl TableCursor {
             table,
             partitions,
             blocks,
-            raw: Vec::new(),
+            scratch: Scratch::default(),
             block: Vec::new(),
             entries: Entries::default(),
             live_block: false,
@@ -398,7 +398,7 @@ impl TableCursor {
             let Some(handle) = usize::try_from(number).ok().and_then(|number| handles.get(number)) else {
                 return Err(self.damaged("value block that does not exist"));
             };
-            self.table.source().read(*handle, &mut self.raw, &mut self.value_block)?;
+            self.table.source().read(*handle, &mut self.scratch, &mut self.value_block)?;
             self.value_block_number = Some(number);
         }
         let end = offset.checked_add(length).filter(|end| *end <= self.value_block.len() as u64);
@@ -415,7 +415,7 @@ impl TableCursor {
             self.blocks.reverse();
         }
         let Some((_, handle)) = self.blocks.pop() else { return Ok(false) };
-        self.table.source().read(handle, &mut self.raw, &mut self.block)?;
+        self.table.source().read(handle, &mut self.scratch, &mut self.block)?;
         self.bytes_read += handle.length;
         self.entries.start(&self.block).ok_or_else(|| self.table.malformed(handle))?;
         self.live_block = true;

@@ -103,7 +103,7 @@ pub fn digest_sink(find: Option<&[u8]>) -> PyResult<DigestSink> {
     let find = find
         .map(|hash| <[u8; 32]>::try_from(hash).map_err(|_| PyValueError::new_err("an entry hash has 32 bytes")))
         .transpose()?;
-    Ok(DigestSink { find, ..DigestSink::default() })
+    Ok(DigestSink::finding(find))
 }
 
 pub fn shards<'py>(py: Python<'py>, sink: &ShardSink, input_rows: u64) -> PyResult<Bound<'py, PyTuple>> {
