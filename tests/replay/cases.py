@@ -15,6 +15,7 @@ from replay import texts
 from replay.context import ReplayContext, read_jsonl
 from replay.differences import explained
 from replay.judge import judge, judge_checks
+from replay.kubeapi import ApiError
 from replay.lane import ControllerProcess, HarnessError, Lane
 from replay.record import Record, produced
 from replay.report import CaseResult
@@ -194,6 +195,7 @@ async def _shared_lane(context: ReplayContext, area: str, cases: list[Case], res
                 if not controller.running:
                     await controller.start()
                     await controller.wait_ready()
+                    await lane.controller_works()
                 await asyncio.sleep(SHARED_START)
             await results.put(await run_case(lane, case, None))
 
@@ -215,6 +217,7 @@ async def _own_lane(context: ReplayContext, name: str, cases: list[Case], result
             try:
                 await controller.start()
                 await controller.wait_ready()
+                await lane.controller_works()
                 result = await run_case(lane, case, controller)
             except HarnessError as error:
                 result = CaseResult(case.title, "fail", str(error))
@@ -238,6 +241,15 @@ async def _collected(lane: Lane, case: Case) -> None:
 
 
 async def run_case(lane: Lane, case: Case, controller: ControllerProcess | None) -> CaseResult:
+    """The verdict on one case; what breaks in it is its failure and nobody else's."""
+    try:
+        return await _run_case(lane, case, controller)
+    except (HarnessError, ApiError, ValueError, KeyError, TypeError, OSError) as error:
+        traceback.print_exc()
+        return CaseResult(case.title, "fail", f"the harness broke: {type(error).__name__}: {error}")
+
+
+async def _run_case(lane: Lane, case: Case, controller: ControllerProcess | None) -> CaseResult:
     rules = lane.context.differences.for_case(case.area, case.name, case.steps)
     run = Run(lane, case.namespace, controller, rules)
     found: list[str] = []

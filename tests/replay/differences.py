@@ -138,6 +138,7 @@ class DifferenceBook:
     @classmethod
     def load(cls, path: Path = LIST_FILE) -> DifferenceBook:
         content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        _only_text_keys(path.name, content)
         if not isinstance(content, dict) or set(content) != {"differences"}:
             raise DifferenceListError(f"{path.name}: the only key at the top is `differences`, a list")
         entries = [_entry(path.name, index, raw) for index, raw in enumerate(content["differences"] or [])]
@@ -229,6 +230,18 @@ def _listed_places(recorded: Any, produced: Any, rule: Rule) -> set[tuple[str, .
         if was != now and rule.recorded.accepts(was) and rule.produced.accepts(now):
             found.add(place)
     return found
+
+
+def _only_text_keys(file: str, value: Any) -> None:
+    """YAML 1.1 reads a key `on` as true: such a pattern would never fit."""
+    if isinstance(value, dict):
+        for key, member in value.items():
+            if not isinstance(key, str):
+                raise DifferenceListError(f"{file}: the key {key!r} is no text, put it in quotes: {value!r}")
+            _only_text_keys(file, member)
+    elif isinstance(value, list):
+        for member in value:
+            _only_text_keys(file, member)
 
 
 def _entry(file: str, index: int, raw: Any) -> Entry:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 import random
@@ -31,6 +32,7 @@ TOKEN = "ctltoken"
 RECORDED_CONFIG = "/etc/sei-controller/config.yaml"
 RECORDED_ADDRESS, RECORDED_REFUSING, RECORDED_DNS = "127.0.0.54", "127.0.0.55", "127.0.0.54:53"
 CONTROLLER_IDENTITY = "replay-controller"
+CANARY = "replay-canary"
 TEMPLATE_NAMESPACE = "replay-case-namespace"
 READY_SECONDS = 60.0
 END_SECONDS = 40.0
@@ -55,6 +57,7 @@ class Lane:
         self.cluster = Cluster(
             directory=self.directory / "cluster", identities=[Identity(CONTROLLER_IDENTITY, user, groups, TOKEN)]
         )
+        self._numbers = itertools.count(1)
         self._namespace_template: list[dict[str, Any]] = []
         self.api: KubeApi
         self.recorder: Recorder
@@ -153,6 +156,22 @@ class Lane:
         for document in documents:
             kind = KINDS[document["kind"]]
             await self.api.create(document, name if kind.namespaced else None, manager=STANDIN)
+
+    async def controller_works(self) -> None:
+        """Until the controller does its work: it has the lease and its caches, and cares for a new node. Cases begin with
+        one that runs; `/readyz` answers long before."""
+        name = f"{CANARY}-{next(self._numbers)}"
+        await self.open_namespace(name)
+        # Blocked by the gate: it gets its finalizer and nothing else.
+        spec = {"chainId": CANARY, "image": CANARY, "fullNode": {"snapshot": {"stateSync": {}}}}
+        node = {"apiVersion": "sei.io/v1alpha1", "kind": "SeiNode", "metadata": {"name": CANARY}, "spec": spec}
+        await self.api.create(node, name, manager=STANDIN)
+        deadline = asyncio.get_running_loop().time() + READY_SECONDS
+        while not (self.recorder.live("SeiNode", name, CANARY) or {"metadata": {}})["metadata"].get("finalizers"):
+            if asyncio.get_running_loop().time() > deadline:
+                raise HarnessError(f"the controller cared for no node in {READY_SECONDS:.0f} s")
+            await self.recorder.changed(name, 1.0)
+        await self.close_namespace(name)
 
     async def close_namespace(self, name: str) -> None:
         """Take away what a case left, so that the controller and the stand-ins have no more work with it."""

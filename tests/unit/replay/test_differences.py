@@ -86,6 +86,7 @@ def test_quoted_names_with_patterns(tmp_path: Path) -> None:
         "differences: [{id: D1, about: x, cases: ['*'], rules: [{stream: s, path: a, recorded: maybe}]}]",
         "differences: [{id: D1, about: x, cases: ['*'], rules: [], more: 1}]",
         "differences: [{id: D1, cases: ['*'], rules: []}]",
+        "differences: [{id: D1, about: x, cases: ['*'], when: [{on: task}], rules: []}]",
     ],
 )
 def test_unusable_lists_are_refused(tmp_path: Path, text: str) -> None:
