@@ -43,8 +43,8 @@ async def advance(node: SeiNode, world: World) -> float | None:
 
 
 async def _probe(node: SeiNode, memory: NodeMemory, world: World) -> None:
-    """Asks the sidecar unless the prober has just done so."""
-    probe, memory.probe = memory.probe, None
+    """Asks the sidecar unless the prober has just done so; its answer counts until a pass has stored it."""
+    probe = memory.probe
     if probe is None:
         probe = await world.sidecars.health((node.namespace, node.name))
         world.metrics.probed(node.namespace, node.name, probe.health)

@@ -84,6 +84,8 @@ async def _reconcile_node(node: SeiNode, raw: Obj, world: World) -> float | None
     set_paused(node)
     seed_update(node)
     statesync.resolve(node, world.syncers)
+    memory = world.memory.of((node.namespace, node.name), node.metadata.uid)
+    probe = memory.probe
     try:
         wait = await _stages(node, raw, world)
     except StatefulSetError as error:
@@ -98,6 +100,8 @@ async def _reconcile_node(node: SeiNode, raw: Obj, world: World) -> float | None
         await _flush(node, raw, before, world)
         raise ExpectedError(str(error)) from error
     await _flush(node, raw, before, world)
+    if memory.probe is probe:
+        memory.probe = None
     return wait
 
 
