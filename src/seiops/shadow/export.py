@@ -37,7 +37,8 @@ class PageError(Exception):
     """A page was not published; `cause` is a ProducerError or a StoreError."""
 
     def __init__(self, start: int, end: int, cause: Exception) -> None:
-        super().__init__(f"exporting page {start}-{end}: {cause}")
+        self.what = f"exporting page {start}-{end}"
+        super().__init__(f"{self.what}: {cause}")
         self.cause = cause
 
 

@@ -55,6 +55,7 @@ async def _chunks(lines: list[bytes]) -> AsyncIterator[bytes]:
 class Shelf:
     """Where a run puts its objects: store, manifest and progress file belong together.
 
+    `opening` is entered before the first object: a run that publishes nothing leaves no manifest.
     `on_saved_badly` is told when the progress file could not be written; the run goes on, the page is made again later.
     """
 
@@ -63,6 +64,7 @@ class Shelf:
     progress: Progress
     writer: Writer
     on_saved_badly: Callable[[OSError], None]
+    opening: What | None = None
     published: list[dict[str, Any]] = field(default_factory=list)
 
     @property
@@ -71,10 +73,21 @@ class Shelf:
 
     async def put(self, key: str, payload: AsyncIterable[bytes], what: What) -> Published:
         """Stores an object and enters it in the manifest. Raises StoreError, and whatever `payload` raises."""
+        await self._open()
         published = await publish_gzip(self.store, key, payload)
         await self.enter(What(what.kind, what.at, what.heights, what.counts, published, what.info))
         self._note(published, what)
         return published
+
+    async def close(self, what: What) -> None:
+        """Enters the end of the run, where anything was published. Raises StoreError."""
+        if self.writer.head.seq:
+            await self.enter(what)
+            await self.save()
+
+    async def _open(self) -> None:
+        if self.opening is not None and self.writer.head.seq == 0:
+            await self.enter(self.opening)
 
     async def enter(self, what: What) -> None:
         """Enters in the manifest what has no object of its own. Raises StoreError."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -17,7 +17,7 @@ Result = TypeVar("Result")
 
 async def in_order(
     items: Iterable[Item], work: Callable[[Item], Awaitable[Result]], *, width: int
-) -> AsyncIterator[tuple[Item, Result]]:
+) -> AsyncGenerator[tuple[Item, Result], None]:
     """Yields each item with its result, in the order of the items; at most `width` are worked on at a time.
 
     An exception of `work` is raised at its item's turn. Whatever still runs is cancelled when the consumer stops.
@@ -27,7 +27,7 @@ async def in_order(
     try:
         while True:
             while len(waiting) < width and (item := next(source, None)) is not None:
-                waiting.append((item, asyncio.ensure_future(work(item))))  # type: ignore[arg-type]
+                waiting.append((item, asyncio.ensure_future(work(item))))
             if not waiting:
                 return
             item, task = waiting[0]

@@ -81,13 +81,20 @@ class Compared:
     """Indeterminate for a reason known beforehand: the first block after a restored snapshot (T13)."""
 
     @property
+    def hash_log_differs(self) -> bool:
+        """The hash logs disagree about what this block wrote or returned."""
+        return self.layer_h is not None and not all(
+            self.layer_h.get(f"{column}Match", True) for column in ("changeset", "resultHash", "blockHash")
+        )
+
+    @property
     def divergence_layer(self) -> int | None:
         """The deepest layer that fired (docs/contracts/shadow.md 3.1), None for a match."""
         if self.layer2 is not None and self.layer2.fired:
             return 2
         if self.layer1 is not None and self.layer1.fired:
             return 1
-        return 0 if self.layer0.real(self.migration) else None
+        return 0 if self.layer0.real(self.migration) or self.hash_log_differs else None
 
     @property
     def match(self) -> bool:
@@ -96,11 +103,13 @@ class Compared:
     @property
     def verdict(self) -> Verdict:
         layers = (self.layer1, self.layer2)
-        if self.layer0.real(self.migration) or any(layer is not None and layer.divergences for layer in layers):
+        if self.layer0.real(self.migration) or self.hash_log_differs:
+            return "diverged"
+        if any(layer is not None and layer.divergences for layer in layers):
             return "diverged"
         if any(layer is not None and layer.problems for layer in layers):
             return "indeterminate"
-        checked = self.layer1 is not None or self.layer_h is not None
+        checked = self.layer1 is not None or (self.layer_h is not None and "missing" not in self.layer_h)
         return "clean" if checked or not self.layer0.same_source else "vacuous"
 
     @property
@@ -111,6 +120,8 @@ class Compared:
                 return layer.reason or "rpc"
         if self.verdict == "vacuous":
             return "same-source"
+        if self.hash_log_differs:
+            return "hash-log"
         if self.layer1 is not None and self.layer1.divergences and self.layer1.consensus_match:
             return "descriptive-fields"
         return ""

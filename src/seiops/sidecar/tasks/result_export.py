@@ -1,0 +1,312 @@
+"""Exports block results, or compares this node with another one (docs/contracts/shadow.md 4).
+
+What is compared and how lives in `seiops.shadow`; here params become a run, and its end becomes a task's result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from seiops.objectstore import Published, StoreError
+from seiops.seid.bulk import BulkReader
+from seiops.seid.comet import CometError
+from seiops.seid.evm import EvmClient
+from seiops.shadow import pages, preflight, progress
+from seiops.shadow.compare import Comparator, Tracer
+from seiops.shadow.export import Exporter, PageError
+from seiops.shadow.hashlog import HashLogError
+from seiops.shadow.hashlog_layer import HashLogLayer
+from seiops.shadow.loop import FlushError, Loop
+from seiops.shadow.manifest import ChainHead, What, Writer
+from seiops.shadow.pages import Shelf
+from seiops.shadow.progress import ProgressError, RunKey, Start
+from seiops.shadow.request import COMPARE, Request, RequestError
+from seiops.shadow.sides import Side
+from seiops.shadow.touched import TraceError, watched
+from seiops.sidecar.task import Params, TaskContext, TaskError
+from seiops.sidecar.tasks.buckets import open_bucket, store_failure
+from seiops.sidecar.tasks.export_migration import migration_facts
+from seiops.sidecar.tasks.export_params import parse
+from seiops.sidecar.tasks.export_watch import TaskWatcher
+
+TRACE_TIMEOUT_S = 60.0
+TASK = "result-export"
+_active: set[Path] = set()
+"""Progress files in use: two tasks on one prefix would overwrite each other's pages."""
+
+
+async def run(ctx: TaskContext, params: Params) -> dict[str, Any] | None:
+    """Raises TaskError. The result says what was done and why it ended, also when nothing was."""
+    request = parse(params)
+    try:
+        request.check()
+        start = await ctx.blocking(
+            progress.begin, ctx.home, RunKey(request.bucket, request.prefix, request.mode), asked=request.start_height
+        )
+    except (RequestError, ProgressError) as error:
+        raise TaskError(str(error), retryable=False) from error
+    if start.warning:
+        ctx.log.warning(start.warning)
+    place = ctx.home / start.progress.key.file_name
+    if place in _active:
+        raise TaskError(
+            f"{TASK}: another task is writing s3://{request.bucket}/{request.prefix} already; stop it or use another prefix",
+            retryable=True,
+        )
+    _active.add(place)
+    try:
+        if request.mode == COMPARE:
+            return await _compare(ctx, request, start)
+        return await _export(ctx, request, start)
+    finally:
+        _active.discard(place)
+
+
+# --- plain export ---------------------------------------------------------------------------------------------------
+
+
+async def _export(ctx: TaskContext, request: Request, start: Start) -> dict[str, Any]:
+    reader = BulkReader(request.rpc_endpoint, ctx.http)
+    outcome = _Outcome(start, request)
+    try:
+        latest = await _head(reader)
+    except CometError as error:
+        ctx.log.info("RPC unavailable, will retry", extra={"attrs": {"err": str(error)}})
+        return outcome.result(f"RPC unavailable: {error}")
+    end = min(latest, request.end_height or latest)
+    whole = not request.end_height
+    if end - start.height + 1 < (pages.EXPORT_PAGE if whole else 1):
+        return outcome.result(f"nothing to export: next height {start.height}, latest {latest}")
+    shelf = _shelf(ctx, request, start)
+
+    def on_page(published: Published, last: int) -> None:
+        ctx.log.info("exporting result page", extra={"attrs": {"end": last, "bucket": request.bucket}})
+        done = last - start.height + 1
+        total = end - start.height + 1
+        ctx.progress({"phase": "exporting", "done": done, "total": total, "unit": "blocks", "lastHeight": last})
+
+    try:
+        done = await Exporter(reader, shelf, on_page).run(start.height, end, whole_pages=whole)
+        await shelf.close(What("end", pages.now(), info={"reason": "caught up"}))
+    except PageError as error:
+        raise _failed(error.what, error.cause) from error
+    except StoreError as error:
+        raise store_failure(TASK, error) from error
+    attrs = {"pages": done, "last-exported": shelf.progress.last, "latest-available": latest}
+    ctx.log.info("export complete", extra={"attrs": attrs})
+    return outcome.result("caught up", shelf)
+
+
+async def _head(reader: BulkReader) -> int:
+    """The latest height. Raises CometError, also for a node that has none yet."""
+    latest = (await reader.client.status()).height
+    if latest <= 0:
+        raise CometError(f"latest_block_height is {latest}, node may still be syncing")
+    return latest
+
+
+# --- comparison -----------------------------------------------------------------------------------------------------
+
+
+async def _compare(ctx: TaskContext, request: Request, start: Start) -> dict[str, Any]:
+    shelf = _shelf(ctx, request, start)
+    comparator = _comparator(ctx, request, start)
+    ctx.log.info(
+        "starting block comparison",
+        extra={
+            "attrs": {"start-height": start.height, "canonical-rpc": request.canonical_rpc, "bucket": request.bucket}
+        },
+    )
+    checks = await _preflight(ctx, request, start, comparator)
+    shelf.opening = What(
+        "run",
+        pages.now(),
+        info={"params": request.published(), "startHeight": start.height, "preflight": checks, "task": ctx.task_id},
+    )
+    layer_h = _hash_logs(ctx, request)
+    watcher = TaskWatcher(ctx, shelf, request.end_height)
+    reader = comparator.shadow.comet
+    loop = Loop(
+        comparator,
+        shelf,
+        request.course(start.height),
+        lambda: _head(reader),
+        watcher,
+        ctx.log,
+        settle=layer_h.settle if layer_h is not None else None,
+        annotate=layer_h.annotate if layer_h is not None else None,
+    )
+    outcome = _Outcome(start, request, checks=checks, loop=loop)
+    try:
+        reason = await loop.run()
+        await shelf.close(What("end", pages.now(), counts=shelf.progress.counts, info={"reason": reason}))
+    except FlushError as error:
+        raise _failed(error.what, error.cause, outcome.result("a page could not be stored", shelf)) from error
+    except HashLogError as error:
+        raise TaskError(f"{TASK}: {error}", retryable=False) from error
+    except StoreError as error:
+        raise store_failure(TASK, error) from error
+    return outcome.result(reason, shelf)
+
+
+def _comparator(ctx: TaskContext, request: Request, start: Start) -> Comparator:
+    try:
+        always = watched(request.watch_accounts)
+    except TraceError as error:
+        raise TaskError(f"{TASK}: watchAccounts: {error}", retryable=False) from error
+    shadow = Side("shadow", BulkReader(request.rpc_endpoint, ctx.http))
+    canonical = Side("canonical", BulkReader(request.canonical_rpc, ctx.http))
+    tracers: list[Tracer] = []
+    if request.state:
+        shadow.evm = _dial("dialing shadow EVM RPC", request.shadow_evm_rpc, ctx)
+        canonical.evm = _dial("dialing canonical EVM RPC", request.canonical_evm_rpc, ctx)
+        tracers = _tracers(ctx, request)
+    return Comparator(
+        shadow, canonical, request.depth(start.height, start.after_snapshot), tuple(tracers), watched=always
+    )
+
+
+def _dial(what: str, url: str, ctx: TaskContext, timeout_s: float = 30.0) -> EvmClient:
+    try:
+        return EvmClient(url, ctx.http, timeout_s=timeout_s)
+    except ValueError as error:
+        raise TaskError(f"{what}: {error}", retryable=False) from error
+
+
+def _tracers(ctx: TaskContext, request: Request) -> list[Tracer]:
+    """The asked-for source first; the union with both sides' own traces finds what only one of them touched."""
+    source = request.trace_rpc or request.canonical_evm_rpc
+    what = f'building trace key source: dialing EVM RPC "{source}"'
+    main = "shadow" if source == request.shadow_evm_rpc else "canonical"
+    found = [Tracer(main, _dial(what, source, ctx, TRACE_TIMEOUT_S))]
+    if request.trace_sides == "both":
+        for side, url in (("canonical", request.canonical_evm_rpc), ("shadow", request.shadow_evm_rpc)):
+            if url != source:
+                found.append(Tracer(side, _dial(what, url, ctx, TRACE_TIMEOUT_S), optional=True))
+    return found
+
+
+def _hash_logs(ctx: TaskContext, request: Request) -> HashLogLayer | None:
+    if request.hash_log == "off":
+        return None
+    folder = request.hash_log_dir or str(ctx.home / "data" / "hash.log")
+    return HashLogLayer.open(request.hash_log, folder, request.canonical_hash_log, request.region, request.migration)
+
+
+async def _preflight(ctx: TaskContext, request: Request, start: Start, comparator: Comparator) -> list[dict[str, Any]]:
+    if request.preflight == "off":
+        return []
+    plan = preflight.Plan(
+        request,
+        start.height,
+        ctx.settings.chain_id,
+        start.warning,
+        lambda: _prefix_taken(request, start),
+        migration_facts,
+    )
+    checks = await preflight.run(plan, comparator, ctx.http)
+    for check in checks:
+        if check.state == "failed":
+            ctx.log.warning("preflight check failed", extra={"attrs": check.wire()})
+    stops = preflight.stopping(checks)
+    if request.preflight == "strict" and stops:
+        text = "; ".join(f"{check.name}: {check.finding}; {check.advice}" for check in stops)
+        raise TaskError(
+            f"{TASK}: preflight: {text}", retryable=False, result={"preflight": [check.wire() for check in checks]}
+        )
+    return [check.wire() for check in checks]
+
+
+async def _prefix_taken(request: Request, start: Start) -> bool | None:
+    """Whether anything is published under the prefix that is not this run's; None where it cannot be listed."""
+    if start.progress.last is not None:
+        return False
+    store = open_bucket(request.bucket, request.region, role="S3 uploader")
+    try:
+        async for _ in store.list(request.prefix):
+            return True
+    except StoreError:
+        return None
+    return False
+
+
+# --- shared ---------------------------------------------------------------------------------------------------------
+
+
+def _shelf(ctx: TaskContext, request: Request, start: Start) -> Shelf:
+    store = open_bucket(request.bucket, request.region, role="S3 uploader")
+    own = start.progress
+    if own.task_id != ctx.task_id or not own.manifest.run:
+        # a failed task that is submitted again keeps its id; what it published before keeps its own chain
+        own.task_id = ctx.task_id
+        own.manifest = ChainHead(ctx.task_id if ctx.run == 1 else f"{ctx.task_id}-{ctx.run}")
+    writer = Writer(store, own.manifest, request.prefix)
+
+    def on_saved_badly(error: OSError) -> None:
+        ctx.log.warning("failed to persist export state", extra={"attrs": {"err": str(error)}})
+
+    opening = What("run", pages.now(), info={"params": request.published(), "startHeight": start.height})
+    return Shelf(store, ctx.home, own, writer, on_saved_badly, opening)
+
+
+def _failed(what: str, cause: Exception, result: Mapping[str, Any] | None = None) -> TaskError:
+    """The store's refusals keep their class and hint; everything else is the producer's and stays as it is."""
+    kept = dict(result) if result is not None else None
+    if not isinstance(cause, StoreError):
+        return TaskError(f"{what}: {cause}", task=TASK, result=kept)
+    inner = store_failure(TASK, cause)
+    return TaskError(
+        f"{what}: {inner}",
+        retryable=inner.retryable,
+        hint=inner.hint,
+        cause=inner.cause,
+        task=TASK,
+        operation="S3",
+        result=kept,
+    )
+
+
+class _Outcome:
+    """The structured result: what was asked, what was done, why it ended (docs/contracts/shadow.md 9.3)."""
+
+    def __init__(
+        self,
+        start: Start,
+        request: Request,
+        *,
+        checks: list[dict[str, Any]] | None = None,
+        loop: Loop | None = None,
+    ) -> None:
+        self._start = start
+        self._request = request
+        self._checks = checks
+        self._loop = loop
+
+    def result(self, reason: str, shelf: Shelf | None = None) -> dict[str, Any]:
+        """JSON-ready; counts cover everything this run has published, restarts included."""
+        own = self._start.progress
+        found: dict[str, Any] = {"mode": self._request.mode, "startHeight": self._start.height}
+        if self._request.end_height:
+            found["endHeight"] = self._request.end_height
+        found |= {"lastHeight": own.last, "pages": own.pages, "counts": own.counts, "reason": reason}
+        if self._loop is not None:
+            found["verdict"] = overall(own.counts)
+            found["reports"] = self._loop.reports
+            if self._loop.report_errors:
+                found["reportErrors"] = self._loop.report_errors
+        if self._checks is not None:
+            found["preflight"] = self._checks
+        if shelf is not None:
+            found["manifest"] = shelf.writer.head.run
+            found["published"] = shelf.published
+        return found
+
+
+def overall(counts: Mapping[str, int]) -> str:
+    """The verdict of a run: the worst of its blocks, and never clean when nothing was compared."""
+    for verdict in ("diverged", "indeterminate", "gap", "vacuous", "clean"):
+        if counts.get(verdict):
+            return verdict
+    return "nothing-compared"
