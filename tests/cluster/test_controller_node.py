@@ -9,7 +9,7 @@ import pytest
 
 from seidev.cluster import Access
 from seiops.controller.kinds import SEI_NODES
-from seiops.kube.resource import CONFIG_MAPS, JOBS, PERSISTENT_VOLUME_CLAIMS, SERVICES, STATEFUL_SETS
+from seiops.kube.client.resource import CONFIG_MAPS, JOBS, PERSISTENT_VOLUME_CLAIMS, SERVICES, STATEFUL_SETS
 from support.controlled import CHAIN, IMAGE, LATEST, Controlled, condition_of, controlled, is_steady, task_of
 from support.reaching import reach
 

@@ -17,7 +17,7 @@ from seidev.chain import ChainServer, Recording, Replay, Window
 from seidev.cluster import Access
 from seiops.cli.fleet.heights import ProxyRpc
 from seiops.controller.kinds import SEI_NODES
-from seiops.kube.resource import PODS
+from seiops.kube.client.resource import PODS
 from seiops.seid.comet import CometError
 from support.command import SOURCE, command_environment, seiops
 from support.controlled import CHAIN, USER, Controlled, controlled

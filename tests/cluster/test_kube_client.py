@@ -8,10 +8,10 @@ import pytest
 
 from seidev.cluster import Access, Cluster
 from seiops.kube import ApiError, KubeClient, core_registry, from_kubeconfig
-from seiops.kube.client import JSON_PATCH
+from seiops.kube.client.requests import JSON_PATCH
+from seiops.kube.client.resource import CONFIG_MAPS, NAMESPACES, PODS
 from seiops.kube.informer import Informer, Store
 from seiops.kube.ownership import owned_part
-from seiops.kube.resource import CONFIG_MAPS, NAMESPACES, PODS
 from support.reaching import reach
 
 
@@ -97,7 +97,7 @@ async def test_nobody_there_is_an_api_error(cluster: Access) -> None:
 
 
 async def test_lists_come_in_pages(client: KubeClient, namespace: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("seiops.kube.client.PAGE", 3)
+    monkeypatch.setattr("seiops.kube.client.requests.PAGE", 3)
     for number in range(8):
         await client.create(CONFIG_MAPS, _config_map(f"c{number}", namespace), field_manager="test")
     pages = [len(page.items) async for page in client.pages(CONFIG_MAPS, namespace, label_selector="set=a")]

@@ -9,11 +9,11 @@ from prometheus_client import CollectorRegistry
 from seidev.cluster import Access
 from seiops.kube import ApiError, Key, KubeClient, from_kubeconfig
 from seiops.kube import leader as leader_module
+from seiops.kube.client.resource import CONFIG_MAPS, EVENTS, LEASES, key_of
 from seiops.kube.events import EventRecorder
 from seiops.kube.informer import Informer, Store
 from seiops.kube.leader import LeaderElector
 from seiops.kube.manager import Controller, ExpectedError, Manager, RuntimeMetrics
-from seiops.kube.resource import CONFIG_MAPS, EVENTS, LEASES, key_of
 from support.reaching import reach
 
 

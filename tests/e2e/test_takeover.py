@@ -18,7 +18,7 @@ from seidev.cluster import Access
 from seiops.api.names import Finalizer
 from seiops.controller.kinds import SEI_NODES
 from seiops.kube import Obj, Resource, core_registry, owner_reference
-from seiops.kube.resource import CONTROLLER_REVISIONS, PODS, SECRETS, STATEFUL_SETS
+from seiops.kube.client.resource import CONTROLLER_REVISIONS, PODS, SECRETS, STATEFUL_SETS
 from support.controlled import LATEST, USER, Controlled, condition_of, controlled
 from support.reaching import reach
 

@@ -26,7 +26,7 @@ from seiops.controller.kinds import SEI_NODES
 from seiops.controller.process import Process
 from seiops.controller.settings import load_environment, parse_flags
 from seiops.kube import ApiError, KubeClient, Obj, Resource, from_kubeconfig
-from seiops.kube.resource import EVENTS
+from seiops.kube.client.resource import EVENTS
 
 SCALE = 0.02
 IMAGE = "registry.example/seid:v1"

@@ -20,8 +20,8 @@ from seidev.chain import COMET_PORT, EVM_PORT, ChainServer, Recording, Replay, W
 from seidev.pods.local import FIELD_MANAGER, Host, LocalPod
 from seidev.processes import ToolError
 from seiops.kube import ApiError, KubeClient, Obj, from_kubeconfig
+from seiops.kube.client.resource import NODES, PODS
 from seiops.kube.informer import Informer, Store
-from seiops.kube.resource import NODES, PODS
 
 NODE = "seiops-local"
 

@@ -31,7 +31,7 @@ from seiops.controller.kinds import SEI_NODES
 from seiops.controller.resources import snapshot
 from seiops.controller.settings import CONFIG_VARIABLE
 from seiops.kube import KubeClient
-from seiops.kube.resource import CONFIG_MAPS
+from seiops.kube.client.resource import CONFIG_MAPS
 from seiops.seid.witnesses import Chain, Endpoint, Finding, Problem, Rules, check_chain
 
 FINE, NOT_CHECKED, FINDINGS = 0, 1, 2

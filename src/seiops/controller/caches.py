@@ -19,9 +19,7 @@ from seiops.api.names import FieldOwner, Label
 from seiops.controller.kinds import SEI_NODES
 from seiops.controller.peering import label_keys, pod_node_keys, wanted_label_keys
 from seiops.kube import Key, KubeClient, Obj, Resource, owner_key
-from seiops.kube.informer import Informer, Store
-from seiops.kube.ownership import owned_part
-from seiops.kube.resource import (
+from seiops.kube.client.resource import (
     CONFIG_MAPS,
     JOBS,
     PERSISTENT_VOLUME_CLAIMS,
@@ -29,6 +27,8 @@ from seiops.kube.resource import (
     SERVICES,
     STATEFUL_SETS,
 )
+from seiops.kube.informer import Informer, Store
+from seiops.kube.ownership import owned_part
 
 FINGERPRINT = "fingerprint"
 """Key under which a kept object carries the fingerprint of what we own of it."""

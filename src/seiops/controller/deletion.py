@@ -13,7 +13,7 @@ from seiops.api.status import NodePhase
 from seiops.controller.kinds import SEI_NODE_TASK_WORKFLOWS, SEI_NODES
 from seiops.controller.world import World
 from seiops.kube import ApiError, Obj, Resource, key_of
-from seiops.kube.resource import PERSISTENT_VOLUME_CLAIMS, controller_of
+from seiops.kube.client.resource import PERSISTENT_VOLUME_CLAIMS, controller_of
 
 MANAGER = FieldOwner.MANAGER.value
 

@@ -37,7 +37,7 @@ from seiops.controller.syncer_watch import SyncerWatch
 from seiops.controller.wakes import Wakes
 from seiops.controller.world import World
 from seiops.kube import ApiError, ConfigError, Connection, Key, KubeClient, connect
-from seiops.kube.credentials import own_namespace
+from seiops.kube.client.credentials import own_namespace
 from seiops.kube.events import EventRecorder
 from seiops.kube.health import Listener, ListenError, metrics, probes
 from seiops.kube.leader import LeaderElector

@@ -34,8 +34,8 @@ from seiops.controller.resources import RenderError, proxy_config, service
 from seiops.controller.statefulset import StatefulSetError
 from seiops.controller.world import World
 from seiops.kube import Key, Obj, key_of
+from seiops.kube.client.resource import CONFIG_MAPS, SERVICES
 from seiops.kube.manager import ExpectedError
-from seiops.kube.resource import CONFIG_MAPS, SERVICES
 
 MANAGER = FieldOwner.MANAGER.value
 _SPEC_FAULTS = ("Invalid", "BadRequest", "Forbidden", "RequestEntityTooLarge")

@@ -21,7 +21,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 
 from seiops.api.names import sidecar_url
 from seiops.kube import ConfigError, Key
-from seiops.kube.credentials import FileToken
+from seiops.kube.client.credentials import FileToken
 
 PROBE_DEADLINE = 2.0
 NODE_ID_DEADLINE = 2.0

@@ -10,8 +10,8 @@ from seiops.api.node import SeiNode, StatefulSetRef
 from seiops.controller.resources import RenderError, statefulset
 from seiops.controller.world import LeftOverError, World
 from seiops.kube import ApiError, Obj
+from seiops.kube.client.resource import STATEFUL_SETS
 from seiops.kube.ownership import owned_part
-from seiops.kube.resource import STATEFUL_SETS
 
 
 class StatefulSetError(Exception):

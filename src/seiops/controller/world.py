@@ -14,8 +14,8 @@ from seiops.controller.settings import Settings
 from seiops.controller.sidecar_client import SidecarClient
 from seiops.controller.statesync import SyncerSource
 from seiops.kube import Key, KubeClient, Obj, Resource, key_of
+from seiops.kube.client.resource import controller_of
 from seiops.kube.events import EventRecorder
-from seiops.kube.resource import controller_of
 
 MOST_SETTLED = 20_000
 

@@ -12,8 +12,8 @@ from typing import Literal
 import structlog
 
 from seiops.kube.client import KubeClient
-from seiops.kube.errors import ApiError
-from seiops.kube.resource import EVENTS, Obj
+from seiops.kube.client.errors import ApiError
+from seiops.kube.client.resource import EVENTS, Obj
 
 QUEUE = 1000
 """Events waiting to be sent; beyond that the newest are dropped and counted in the log."""

@@ -10,8 +10,8 @@ from prometheus_client import REGISTRY, CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from seiops.kube.client import KubeClient
-from seiops.kube.errors import ApiError
-from seiops.kube.resource import SUBJECT_ACCESS_REVIEWS, TOKEN_REVIEWS
+from seiops.kube.client.errors import ApiError
+from seiops.kube.client.resource import SUBJECT_ACCESS_REVIEWS, TOKEN_REVIEWS
 
 DISABLED = ("0", "")
 

@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterable, Mapping
 import structlog
 
 from seiops.kube.client import KubeClient
-from seiops.kube.errors import ApiError
-from seiops.kube.resource import Key, Obj, Resource, key_of, version_of
+from seiops.kube.client.errors import ApiError
+from seiops.kube.client.resource import Key, Obj, Resource, key_of, version_of
 
 Handler = Callable[[Obj | None, Obj | None], None]
 """Called with the object before and after a change; None where it did not or does not exist."""

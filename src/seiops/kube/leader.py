@@ -17,8 +17,8 @@ from datetime import UTC, datetime
 import structlog
 
 from seiops.kube.client import KubeClient
-from seiops.kube.errors import ApiError
-from seiops.kube.resource import LEASES, Obj
+from seiops.kube.client.errors import ApiError
+from seiops.kube.client.resource import LEASES, Obj
 
 LEASE_DURATION = 15
 RENEW_DEADLINE = 10.0

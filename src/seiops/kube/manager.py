@@ -10,9 +10,9 @@ from typing import Any
 import structlog
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 
-from seiops.kube.errors import ApiError
+from seiops.kube.client.errors import ApiError
+from seiops.kube.client.resource import Key
 from seiops.kube.informer import Informer
-from seiops.kube.resource import Key
 from seiops.kube.workqueue import QueueClosedError, WorkQueue
 
 SYNC_DEADLINE = 120.0

@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 
-from seiops.kube.resource import Obj
+from seiops.kube.client.resource import Obj
 
 _ABSENT = object()
 

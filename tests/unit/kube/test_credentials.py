@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from seiops.kube import ConfigError, from_kubeconfig, in_cluster
-from seiops.kube.credentials import FileToken
+from seiops.kube.client.credentials import FileToken
 
 
 def _write(path: Path, user: dict[str, Any], cluster: dict[str, Any] | None = None) -> Path:

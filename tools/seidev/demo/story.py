@@ -27,7 +27,7 @@ from seidev.demo.stage import CHAIN_ID, HEAD, NAMESPACE, OPERATOR, REPOSITORY, S
 from seidev.processes import ToolError
 from seidev.s3 import REGION
 from seiops.kube import KubeClient, Obj, Resource, from_kubeconfig
-from seiops.kube.resource import CONFIG_MAPS, EVENTS, PERSISTENT_VOLUME_CLAIMS, PODS, SERVICES, STATEFUL_SETS
+from seiops.kube.client.resource import CONFIG_MAPS, EVENTS, PERSISTENT_VOLUME_CLAIMS, PODS, SERVICES, STATEFUL_SETS
 
 NODE_NAME = "node-a"
 SEI_NODES = Resource("sei.io", "v1alpha1", "seinodes", "SeiNode")

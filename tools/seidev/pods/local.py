@@ -25,7 +25,7 @@ from seidev.guard import signal_group
 from seidev.pods import proxy, rendering
 from seidev.pods.rendering import NotYetError, Volumes
 from seiops.kube import ApiError, KubeClient, Obj
-from seiops.kube.resource import PODS
+from seiops.kube.client.resource import PODS
 
 FIELD_MANAGER = "pod-runner"
 SIDECAR, PROXY, SEID, SEID_INIT = "sei-sidecar", "kube-rbac-proxy", "seid", "seid-init"

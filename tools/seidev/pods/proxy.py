@@ -15,7 +15,7 @@ import yaml
 from aiohttp import web
 
 from seiops.kube import ApiError, KubeClient
-from seiops.kube.resource import SUBJECT_ACCESS_REVIEWS, TOKEN_REVIEWS
+from seiops.kube.client.resource import SUBJECT_ACCESS_REVIEWS, TOKEN_REVIEWS
 
 PORT = 8443
 REVIEW_LIFETIME = 10.0

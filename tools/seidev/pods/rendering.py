@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from seiops.kube import ApiError, KubeClient, Obj
-from seiops.kube.resource import CONFIG_MAPS, SECRETS
+from seiops.kube.client.resource import CONFIG_MAPS, SECRETS
 
 
 class NotYetError(Exception):

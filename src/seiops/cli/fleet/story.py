@@ -17,7 +17,7 @@ from seiops.cli.fleet.view import NodeView, view
 from seiops.controller.kinds import SEI_NODES
 from seiops.controller.resources import claim_name
 from seiops.kube import ApiError, KubeClient, Obj, Resource
-from seiops.kube.resource import EVENTS, PERSISTENT_VOLUME_CLAIMS, PODS, STATEFUL_SETS
+from seiops.kube.client.resource import EVENTS, PERSISTENT_VOLUME_CLAIMS, PODS, STATEFUL_SETS
 
 MOST_EVENTS = 200
 

@@ -11,8 +11,8 @@ from seiops.controller.resources import RenderError, bootstrap_job, bootstrap_se
 from seiops.controller.tasks.outcome import Outcome, Params, TaskFailedError
 from seiops.controller.world import World
 from seiops.kube import ApiError, Obj, Resource
-from seiops.kube.client import Propagation
-from seiops.kube.resource import JOBS, SERVICES
+from seiops.kube.client.requests import Propagation
+from seiops.kube.client.resource import JOBS, SERVICES
 
 
 async def deploy_bootstrap_service(node: SeiNode, _: Params, world: World) -> Outcome:

@@ -12,7 +12,7 @@ from seiops.controller.statefulset import StatefulSetError
 from seiops.controller.tasks.outcome import Outcome, Params, TaskDelayedError, TaskFailedError
 from seiops.controller.world import LeftOverError, World
 from seiops.kube import ApiError, Obj, Resource
-from seiops.kube.resource import CONFIG_MAPS, PODS, SERVICES, controller_of
+from seiops.kube.client.resource import CONFIG_MAPS, PODS, SERVICES, controller_of
 
 REVISION_LABEL = "controller-revision-hash"
 

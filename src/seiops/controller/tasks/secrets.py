@@ -24,7 +24,7 @@ from seiops.controller.conditions import FALSE, TRUE, set_condition
 from seiops.controller.tasks.outcome import Outcome, Params, TaskDelayedError, TaskFailedError
 from seiops.controller.world import World
 from seiops.kube import ApiError, Obj
-from seiops.kube.resource import SECRETS
+from seiops.kube.client.resource import SECRETS
 
 SIGNING_KEY = "priv_validator_key.json"
 NODE_KEY = "node_key.json"

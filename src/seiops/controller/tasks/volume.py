@@ -15,7 +15,7 @@ from seiops.controller.resources import RenderError, claim_name, data_pvc, stora
 from seiops.controller.tasks.outcome import Outcome, Params, TaskDelayedError, TaskFailedError
 from seiops.controller.world import World
 from seiops.kube import ApiError, Obj
-from seiops.kube.resource import PERSISTENT_VOLUME_CLAIMS, PERSISTENT_VOLUMES, controller_of
+from seiops.kube.client.resource import PERSISTENT_VOLUME_CLAIMS, PERSISTENT_VOLUMES, controller_of
 
 SINGLE_WRITER = ("ReadWriteOnce", "ReadWriteOncePod")
 

@@ -14,9 +14,9 @@ from typing import Any, Literal
 import aiohttp
 import orjson
 
-from seiops.kube.credentials import ConfigError, Connection
-from seiops.kube.errors import ApiError
-from seiops.kube.resource import Obj, Resource
+from seiops.kube.client.credentials import ConfigError, Connection
+from seiops.kube.client.errors import ApiError
+from seiops.kube.client.resource import Obj, Resource
 
 MERGE_PATCH = "application/merge-patch+json"
 JSON_PATCH = "application/json-patch+json"
