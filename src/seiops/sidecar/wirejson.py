@@ -30,7 +30,8 @@ _MARKUP = {
     b"\xe2\x80\xa8": b"\\u2028",
     b"\xe2\x80\xa9": b"\\u2029",
 }
-_MAYBE_FLOAT = re.compile(rb"[0-9][.eE]|[0-9]{19}")
+# Doubles are spelled differently here, and orjson writes null for what has no JSON form at all.
+_MAYBE_FLOAT = re.compile(rb"[0-9][.eE]|[0-9]{19}|null")
 
 
 class JsonError(ValueError):
