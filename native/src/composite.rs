@@ -100,7 +100,7 @@ impl Composite<'_> {
     fn completed(&self, mut consumed: Consumed, progress: &Progress) -> Result<Consumed> {
         consumed.flatkv += self.flatkv.added_by_log(consumed.rewritten);
         if let Unmigrated::From(from) = &self.unmigrated {
-            consumed.memiavl = consumed.unmigrated + self.memiavl.count_below(from, progress)?;
+            consumed.memiavl = consumed.unmigrated + self.memiavl.count_below(Some(from), progress)?;
         }
         Ok(consumed)
     }

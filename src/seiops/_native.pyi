@@ -69,6 +69,8 @@ class MemiavlState:
         self, progress: Progress, wording_name: str = "semantic", threads: int = 1
     ) -> dict[ShardNumber, TallyTuple]: ...
     def rows(self, progress: Progress, wording_name: str, shards: list[ShardNumber], on_rows: OnRows) -> int: ...
+    def count(self, progress: Progress) -> int:
+        """Number of leaves, those of the log included."""
     def verify(self, progress: Progress) -> bytes | None:
         """Recompute every hash of the snapshot's tree; returns its root, None when the tree was born in the log."""
 

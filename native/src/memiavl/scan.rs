@@ -275,10 +275,10 @@ impl State {
         fields.finish()
     }
 
-    /// Number of leaves below `end`.
-    pub fn count_below(&self, end: &[u8], progress: &Progress) -> Result<u64> {
+    /// Number of leaves below `end` (None: of all leaves).
+    pub fn count_below(&self, end: Option<&[u8]>, progress: &Progress) -> Result<u64> {
         let path = self.leaves_path();
-        let mut merged = self.merged(&[], Some(end), false, &path, progress)?;
+        let mut merged = self.merged(&[], end, false, &path, progress)?;
         while merged.advance()? {}
         merged.finish()?;
         Ok(merged.leaves)

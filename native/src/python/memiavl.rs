@@ -175,6 +175,11 @@ impl PyMemiavl {
         export(py, &Selection::shards(shards), &on_rows, |sink| self.state.scan_in_order(sink, scan))
     }
 
+    /// Number of leaves, those of the log included.
+    fn count(&self, py: Python<'_>, progress: &PyProgress) -> PyResult<u64> {
+        Ok(py.detach(|| self.state.count_below(None, &progress.inner))?)
+    }
+
     /// Recompute every hash of the snapshot's tree; returns its root hash, or None when the tree was born in the log.
     fn verify<'py>(&self, py: Python<'py>, progress: &PyProgress) -> PyResult<Option<Bound<'py, PyBytes>>> {
         let Some(tree) = &self.state.tree else { return Ok(None) };

@@ -376,8 +376,11 @@ class NativeComposite:
         self.memiavl: MemiavlStore = memiavl
         self._threads = flatkv._options.threads
         self._verify = (flatkv.verify, memiavl.verify)
-        start = _first_unmigrated(flatkv.migration_state().boundary)
+        boundary = flatkv.migration_state().boundary
+        start = _first_unmigrated(boundary)
         self._state = _native.CompositeState(flatkv.state, memiavl.state, start)
+        # leaves that are all migrated are still counted, unless the migration is over and memiavl is not looked at
+        self._only_counted = memiavl.state if start is None and boundary.status is not BoundaryStatus.COMPLETE else None
 
     def digest(self, hooks: ScanHooks) -> Totals:
         for verify in self._verify:
@@ -386,6 +389,8 @@ class NativeComposite:
         _report_found(found, hooks)
         totals = _totals(found)
         totals.memiavl_rows = found["memiavl_rows"]
+        if (state := self._only_counted) is not None:
+            totals.memiavl_rows = _translated(lambda: state.count(_native.Progress()))
         totals.consumed_rows = found["consumed_rows"]
         return totals
 
