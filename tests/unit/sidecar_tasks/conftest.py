@@ -83,11 +83,6 @@ def context(home: Path, session: aiohttp.ClientSession) -> ContextFactory:
     return make
 
 
-@pytest.fixture(autouse=True)
-def v25_profile(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("SEI_SIDECAR_CONFIG_PROFILE", raising=False)
-
-
 @pytest.fixture
 async def rpcs() -> AsyncIterator[Callable[[], Awaitable[Rpc]]]:
     started: list[Rpc] = []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterable
 
 from seiops.seid.config import ConfigFiles
@@ -12,16 +11,10 @@ from seiops.seid.schema import DEFAULT_PROFILE, load_schema
 from seiops.seid.validation import WARNING, Finding
 from seiops.sidecar.task import TaskContext, TaskError
 
-PROFILE_VARIABLE = "SEI_SIDECAR_CONFIG_PROFILE"
-
 
 def config_files(ctx: TaskContext) -> ConfigFiles:
-    """The node's files under the schema profile of this process. Raises TaskError for an unknown profile."""
-    try:
-        schema = load_schema(os.environ.get(PROFILE_VARIABLE) or DEFAULT_PROFILE)
-    except ValueError as error:
-        raise TaskError(f"{PROFILE_VARIABLE}: {error}", retryable=False) from None
-    return ConfigFiles(schema, ctx.config_dir)
+    """The node's files under the schema profile that SEI_SIDECAR_CONFIG_PROFILE chose at the start."""
+    return ConfigFiles(load_schema(ctx.settings.config_profile or DEFAULT_PROFILE), ctx.config_dir)
 
 
 def validation_failure(findings: Iterable[Finding]) -> TaskError:
