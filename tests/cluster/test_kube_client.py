@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from seidev.cluster import Access, Cluster
-from seiops.kube import ApiError, KubeClient, core_registry, from_kubeconfig
+from seiops.kube import ApiError, KubeClient, from_kubeconfig
 from seiops.kube.client.requests import JSON_PATCH
 from seiops.kube.client.resource import CONFIG_MAPS, NAMESPACES, PODS
 from seiops.kube.informer import Informer, Store
@@ -129,13 +129,6 @@ async def test_an_informer_follows_its_selection_and_lists_again_after_410(clien
         await reach(lambda: store.get((namespace, "b")) is not None)
     finally:
         running.cancel()
-
-
-def test_the_registry_knows_a_manifest_s_resource() -> None:
-    registry = core_registry()
-    assert registry.of({"apiVersion": "v1", "kind": "ConfigMap"}) == CONFIG_MAPS
-    with pytest.raises(KeyError, match="NoSuchKind"):
-        registry.of({"apiVersion": "v1", "kind": "NoSuchKind"})
 
 
 async def test_an_informer_survives_a_restart_of_the_api_server(own_cluster: Cluster) -> None:

@@ -191,3 +191,15 @@ async def test_deletions_with_a_wrong_version_are_refused(client: KubeClient, na
     with pytest.raises(ApiError) as refused:
         await client.delete(CONFIG_MAPS, "a", namespace, resource_version="1")
     assert refused.value.conflict
+
+
+async def test_who_is_not_the_leader_any_more_stops_in_the_middle_of_a_pass(client: KubeClient, namespace: str) -> None:
+    passes = _Passes()
+    passes.gate.clear()
+    controller = Controller("test", passes, workers=1, metrics=RuntimeMetrics(CollectorRegistry()))
+    manager = Manager([Informer(client, CONFIG_MAPS, Store(), namespace=namespace)], [controller])
+    running = asyncio.create_task(manager.run())
+    controller.queue.add((namespace, "a"))
+    await reach(lambda: passes.seen)
+    manager.stop(drain=0.0)
+    await asyncio.wait_for(running, 10)

@@ -5,8 +5,7 @@
 
 from __future__ import annotations
 
-import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from seiops.controller.sidecar_client import Probe
 from seiops.kube import Key
@@ -28,8 +27,7 @@ class NodeMemory:
     """Generation of the node when its last plan failed; a changed spec is tried at once."""
     probed_at: float = float("-inf")
     probe: Probe | None = None
-    """What the prober found and no pass has looked at yet."""
-    phase_since: float = field(default_factory=time.time)
+    """What the prober found and no pass has stored yet."""
 
 
 class Memory:

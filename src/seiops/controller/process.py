@@ -182,12 +182,19 @@ class Process:
             asyncio.create_task(recorder.run()),
             asyncio.create_task(Prober(world, controller.queue.add).run()),
             asyncio.create_task(SyncerWatch(self._settings.config_path, wakes.chains_changed).run()),
-            asyncio.create_task(_then_call(_first(self._stopping.wait(), lost.wait()), manager.stop)),
+            asyncio.create_task(_then_call(self._stopping.wait(), manager.stop)),
+            asyncio.create_task(_then_call(lost.wait(), partial(manager.stop, drain=0.0))),
         ]
+        for task in side:
+            # None of them may end by itself; if one does, the process stops and says why.
+            task.add_done_callback(lambda _: manager.stop())
         log.info("Starting Controller", controller=NAME)
         try:
             await manager.run()
             await recorder.flush(EVENT_DEADLINE)
+            for task in side:
+                if task.done():
+                    task.result()
         finally:
             for task in side:
                 task.cancel()

@@ -33,8 +33,6 @@ class SyncerWatch:
         self._known: AppConfig | str = self._read()
 
     async def run(self) -> None:
-        if not self._registry.path:
-            return
         directory = Path(self._registry.path).parent
         while True:
             if not directory.is_dir():
@@ -52,7 +50,8 @@ class SyncerWatch:
                     recursive=False,
                 ):
                     self.check()
-            except OSError as error:
+            except (OSError, RuntimeError) as error:
+                # watchfiles reports what its kernel part runs into (too many watches) as RuntimeError.
                 log.warning("config directory cannot be watched, polling it", error=str(error))
                 await asyncio.sleep(POLL)
                 self.check()

@@ -135,6 +135,8 @@ class Informer:
         self.resource = resource
         self.store = store
         self.synced = asyncio.Event()
+        self.trouble = ""
+        """Why the last list or watch failed, empty if it did not."""
         self._client = client
         self._namespace = namespace
         self._label_selector = label_selector
@@ -149,7 +151,9 @@ class Informer:
                 if self._version is None:
                     await self._list()
                 await self._follow()
+                self.trouble = ""
             except ApiError as error:
+                self.trouble = str(error)
                 if error.status or self._version is None:
                     self._version = None
                     log.warning("list or watch failed", kind=self.resource.kind, reason=error.reason, error=str(error))

@@ -140,12 +140,15 @@ class Manager:
         self._informers = informers
         self._controllers = controllers
         self._stop = asyncio.Event()
+        self._drain = DRAIN_DEADLINE
 
-    def stop(self) -> None:
+    def stop(self, drain: float = DRAIN_DEADLINE) -> None:
+        """Lets passes under way finish for ``drain`` seconds: none for who is not the leader any more."""
+        self._drain = min(self._drain, drain)
         self._stop.set()
 
     async def run(self) -> None:
-        """Returns after :meth:`stop`, when every pass under way has ended or :data:`DRAIN_DEADLINE` is over."""
+        """Returns after :meth:`stop`, when every pass under way has ended or the time for it is over."""
         watching = [asyncio.create_task(informer.run()) for informer in self._informers]
         working: asyncio.Future[list[None]] | None = None
         try:
@@ -160,9 +163,9 @@ class Manager:
                 controller.queue.close()
             if working is not None:
                 try:
-                    await asyncio.wait_for(working, DRAIN_DEADLINE)
+                    await asyncio.wait_for(working, self._drain)
                 except TimeoutError:
-                    log.warning("passes were cut off at the end of the shutdown budget", seconds=DRAIN_DEADLINE)
+                    log.warning("passes were cut off at the end of the shutdown budget", seconds=self._drain)
             for task in watching:
                 task.cancel()
             ended = await asyncio.gather(*watching, return_exceptions=True)
@@ -178,8 +181,9 @@ class Manager:
             ends: list[asyncio.Future[Any]] = [waits, stopping]
             await asyncio.wait(ends, timeout=SYNC_DEADLINE, return_when=asyncio.FIRST_COMPLETED)
             if not waits.done() and not stopping.done():
-                missing = [informer.resource.kind for informer in self._informers if not informer.synced.is_set()]
-                raise ExpectedError(f"caches did not fill within {SYNC_DEADLINE:g} s: {', '.join(missing)}")
+                missing = [i for i in self._informers if not i.synced.is_set()]
+                told = "; ".join(f"{i.resource.kind}: {i.trouble or 'no answer'}" for i in missing)
+                raise ExpectedError(f"caches did not fill within {SYNC_DEADLINE:g} s: {told}")
             return not self._stop.is_set()
         finally:
             waits.cancel()

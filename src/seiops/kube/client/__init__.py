@@ -3,7 +3,7 @@
 from seiops.kube.client.credentials import ConfigError, Connection, connect, from_kubeconfig, in_cluster
 from seiops.kube.client.errors import ApiError
 from seiops.kube.client.requests import KubeClient, Listing, WatchEvent
-from seiops.kube.client.resource import Key, Obj, Registry, Resource, core_registry, key_of, owner_key, owner_reference
+from seiops.kube.client.resource import Key, Obj, Resource, key_of, owner_key, owner_reference
 
 __all__ = [
     "ApiError",
@@ -13,11 +13,9 @@ __all__ = [
     "KubeClient",
     "Listing",
     "Obj",
-    "Registry",
     "Resource",
     "WatchEvent",
     "connect",
-    "core_registry",
     "from_kubeconfig",
     "in_cluster",
     "key_of",

@@ -20,7 +20,6 @@ from seiops.kube.client.resource import Obj, Resource
 
 MERGE_PATCH = "application/merge-patch+json"
 JSON_PATCH = "application/json-patch+json"
-STRATEGIC_MERGE_PATCH = "application/strategic-merge-patch+json"
 APPLY_PATCH = "application/apply-patch+yaml"
 
 REQUEST_DEADLINE = 30.0

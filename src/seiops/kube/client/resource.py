@@ -45,56 +45,16 @@ PERSISTENT_VOLUME_CLAIMS = Resource("", "v1", "persistentvolumeclaims", "Persist
 CONFIG_MAPS = Resource("", "v1", "configmaps", "ConfigMap")
 SECRETS = Resource("", "v1", "secrets", "Secret")
 SERVICES = Resource("", "v1", "services", "Service")
-SERVICE_ACCOUNTS = Resource("", "v1", "serviceaccounts", "ServiceAccount")
 PODS = Resource("", "v1", "pods", "Pod")
 EVENTS = Resource("", "v1", "events", "Event")
 STATEFUL_SETS = Resource("apps", "v1", "statefulsets", "StatefulSet")
 CONTROLLER_REVISIONS = Resource("apps", "v1", "controllerrevisions", "ControllerRevision")
-DEPLOYMENTS = Resource("apps", "v1", "deployments", "Deployment")
 JOBS = Resource("batch", "v1", "jobs", "Job")
 LEASES = Resource("coordination.k8s.io", "v1", "leases", "Lease")
-ROLES = Resource("rbac.authorization.k8s.io", "v1", "roles", "Role")
-ROLE_BINDINGS = Resource("rbac.authorization.k8s.io", "v1", "rolebindings", "RoleBinding")
-CLUSTER_ROLES = Resource("rbac.authorization.k8s.io", "v1", "clusterroles", "ClusterRole", namespaced=False)
-CLUSTER_ROLE_BINDINGS = Resource(
-    "rbac.authorization.k8s.io", "v1", "clusterrolebindings", "ClusterRoleBinding", namespaced=False
-)
-NETWORK_POLICIES = Resource("networking.k8s.io", "v1", "networkpolicies", "NetworkPolicy")
-STORAGE_CLASSES = Resource("storage.k8s.io", "v1", "storageclasses", "StorageClass", namespaced=False)
-CUSTOM_RESOURCE_DEFINITIONS = Resource(
-    "apiextensions.k8s.io", "v1", "customresourcedefinitions", "CustomResourceDefinition", namespaced=False
-)
 TOKEN_REVIEWS = Resource("authentication.k8s.io", "v1", "tokenreviews", "TokenReview", namespaced=False)
 SUBJECT_ACCESS_REVIEWS = Resource(
     "authorization.k8s.io", "v1", "subjectaccessreviews", "SubjectAccessReview", namespaced=False
 )
-SELF_SUBJECT_ACCESS_REVIEWS = Resource(
-    "authorization.k8s.io", "v1", "selfsubjectaccessreviews", "SelfSubjectAccessReview", namespaced=False
-)
-
-
-class Registry:
-    """Finds the :class:`Resource` of a manifest by its ``apiVersion`` and ``kind``; custom kinds are added by their owners."""
-
-    def __init__(self, *resources: Resource) -> None:
-        self._known = {(resource.api_version, resource.kind): resource for resource in resources}
-
-    def add(self, *resources: Resource) -> None:
-        for resource in resources:
-            self._known[(resource.api_version, resource.kind)] = resource
-
-    def of(self, manifest: Obj) -> Resource:
-        """The resource of ``manifest``; ``KeyError`` names a kind that nobody registered."""
-        wanted = (str(manifest.get("apiVersion", "")), str(manifest.get("kind", "")))
-        try:
-            return self._known[wanted]
-        except KeyError:
-            raise KeyError(f"no resource is registered for apiVersion {wanted[0]!r}, kind {wanted[1]!r}") from None
-
-
-def core_registry() -> Registry:
-    """A registry of every kind this module names."""
-    return Registry(*(value for value in globals().values() if isinstance(value, Resource)))
 
 
 def key_of(obj: Obj) -> Key:
