@@ -135,14 +135,20 @@ class Store:
         except Exception as error:
             raise classify(error, self.location(key)) from error
 
-    async def put_stream(self, key: str, chunks: AsyncIterable[bytes], *, content_type: str = "") -> None:
+    async def put_stream(
+        self, key: str, chunks: AsyncIterable[bytes], *, content_type: str = "", at_most: int = 0
+    ) -> None:
         """Write an object from a stream: whole, or not at all.
+
+        `at_most` is an upper bound of its bytes where the caller knows one: an upload has 10,000 parts at most, so an
+        object beyond 78 GiB needs larger ones.
 
         The upload holds at most `PARALLEL_PARTS` + 1 parts in memory and makes the producer wait. An error raised by `chunks` aborts the
         upload and is raised as it is; a refusal of the store is raised as `StoreError`. Cancelling aborts the upload, too.
         """
-        feed = _Feed(chunks)
-        upload = asyncio.ensure_future(self._upload(key, feed, content_type))
+        part_size = max(PART_SIZE, -(-at_most // _MAX_PARTS))
+        feed = _Feed(chunks, part_size * _MAX_PARTS)
+        upload = asyncio.ensure_future(self._upload(key, feed, content_type, part_size))
         try:
             await asyncio.shield(upload)
         except asyncio.CancelledError:
@@ -165,13 +171,13 @@ class Store:
         except Exception as error:
             raise classify(error, self.location(key)) from error
 
-    async def _upload(self, key: str, feed: _Feed, content_type: str) -> None:
+    async def _upload(self, key: str, feed: _Feed, content_type: str, part_size: int) -> None:
         await obstore.put_async(
             self._backend,
             self.prefix + key,
             feed,
             use_multipart=True,
-            chunk_size=PART_SIZE,
+            chunk_size=part_size,
             max_concurrency=PARALLEL_PARTS,
             attributes=self._attributes(content_type),
         )
@@ -189,8 +195,9 @@ class Store:
 class _Feed:
     """The producer's chunks as the upload pulls them; remembers the producer's own failure."""
 
-    def __init__(self, chunks: AsyncIterable[bytes]) -> None:
+    def __init__(self, chunks: AsyncIterable[bytes], limit: int) -> None:
         self._chunks = aiter(chunks)
+        self._limit = limit
         self._cancelled = False
         self._taken = 0
         self.failure: Exception | None = None
@@ -212,10 +219,8 @@ class _Feed:
             self.failure = error
             raise
         self._taken += len(chunk)
-        if self._taken > PART_SIZE * _MAX_PARTS:
-            self.failure = ValueError(
-                f"object exceeds {PART_SIZE * _MAX_PARTS} bytes: {_MAX_PARTS} parts of {PART_SIZE}"
-            )
+        if self._taken > self._limit:
+            self.failure = ValueError(f"object exceeds {self._limit} bytes, the {_MAX_PARTS} parts of its upload")
             raise self.failure
         return chunk
 

@@ -131,3 +131,16 @@ async def test_list_takes_a_partial_last_segment(store: Store) -> None:
 def test_a_bad_url_says_what_is_wrong(url: str, says: str) -> None:
     with pytest.raises(ValueError, match=says):
         open_store(url)
+
+
+async def test_an_object_beyond_ten_thousand_parts_gets_larger_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+
+    async def upload(*_: object, chunk_size: int, **__: object) -> None:
+        sizes.append(chunk_size)
+
+    monkeypatch.setattr("seiops.objectstore.store.obstore.put_async", upload)
+    store = open_store("memory://parts")
+    for at_most in (0, 10_000 * PART_SIZE, 20_000 * PART_SIZE):
+        await store.put_stream("archive", payload(), at_most=at_most)
+    assert sizes == [PART_SIZE, PART_SIZE, 2 * PART_SIZE]

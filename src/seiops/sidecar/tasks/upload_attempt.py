@@ -124,7 +124,8 @@ async def _upload_archive(ctx: TaskContext, store: Store, key: str, height: int)
         ctx.log.info("streaming archive to S3", extra={"attrs": {"key": key, "bytes": size}})
         packing = _Packing(ctx, entries, size)
         try:
-            await store.put_stream(key, packing.stream(), content_type=CONTENT_TYPE)
+            # headers and incompressible blocks add a little to what the files hold
+            await store.put_stream(key, packing.stream(), content_type=CONTENT_TYPE, at_most=size + size // 16)
         finally:
             await packing.stop()
         await store.put(key + CHECKSUM_SUFFIX, packing.sha256.encode(), content_type="text/plain")
