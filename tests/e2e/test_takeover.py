@@ -17,12 +17,21 @@ import zstandard
 from seidev.cluster import Access
 from seiops.api.names import Finalizer
 from seiops.controller.kinds import SEI_NODES
-from seiops.kube import Obj, Resource, core_registry, owner_reference
-from seiops.kube.client.resource import CONTROLLER_REVISIONS, PODS, SECRETS, STATEFUL_SETS
+from seiops.kube import Obj, owner_reference
+from seiops.kube.client.resource import (
+    CONFIG_MAPS,
+    CONTROLLER_REVISIONS,
+    PERSISTENT_VOLUME_CLAIMS,
+    PODS,
+    SECRETS,
+    SERVICES,
+    STATEFUL_SETS,
+)
 from support.controlled import LATEST, USER, Controlled, condition_of, controlled
 from support.reaching import reach
 
 PACK = Path(__file__).resolve().parents[1] / "data" / "controller" / "cases.json.zst"
+RESOURCES = {resource.kind: resource for resource in (STATEFUL_SETS, CONFIG_MAPS, SERVICES, PERSISTENT_VOLUME_CLAIMS)}
 APPLIER, WRITER = "seinode-controller", "manager"
 CASES = ("full-statesync-registry", "validator-keys", "seed-plain", "archive-publish-peers", "full-dedicated")
 SIGNING_KEY = {
@@ -84,7 +93,7 @@ async def left_by_the_go_controller(world: Controlled, case: str) -> Obj:
         metadata = {key: body["metadata"][key] for key in ("name", "namespace", "labels") if key in body["metadata"]}
         body["metadata"] = {**metadata, "ownerReferences": [owner_reference(node)]}
         body.pop("status", None)
-        resource = core_registry().of(body)
+        resource = RESOURCES[body["kind"]]
         if write["verb"] == "create":
             live[resource.kind] = await world.client.create(resource, body, world.namespace, field_manager=WRITER)
         else:
@@ -186,10 +195,8 @@ def without_conditions(node: Obj) -> Obj:
 
 async def others(world: Controlled, name: str) -> dict[str, tuple[str, str]]:
     """uid and version of what a takeover must not write at all."""
-    registry = core_registry()
     found = {}
-    for kind, called in (("Service", name), ("ConfigMap", f"{name}-rbac-proxy-config")):
-        resource: Resource = registry.of({"apiVersion": "v1", "kind": kind})
+    for resource, called in ((SERVICES, name), (CONFIG_MAPS, f"{name}-rbac-proxy-config")):
         metadata = (await world.client.get(resource, called, world.namespace))["metadata"]
-        found[kind] = (metadata["uid"], metadata["resourceVersion"])
+        found[resource.kind] = (metadata["uid"], metadata["resourceVersion"])
     return found
