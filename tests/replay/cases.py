@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import traceback
 from collections.abc import AsyncIterator, Coroutine
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -261,6 +262,8 @@ async def _run_case(lane: Lane, case: Case, controller: ControllerProcess | None
     record = produced(
         lane.recorder.histories(case.namespace), lane.sidecars.requests_of(case.namespace), lane.recorded_text
     )
+    # For whoever runs with --keep: what was seen, in the form of the recordings.
+    (lane.directory / f"produced-{case.name}.json").write_text(json.dumps(asdict(record)), encoding="utf-8")
     expected = recorded_checks(case.steps)
     seen = {
         name: comparable_check(expected[name], texts.mapped(value, lane.recorded_text))

@@ -99,14 +99,16 @@ class Recorder:
     def forget(self, namespace: str) -> None:
         self._histories.pop(namespace, None)
 
-    async def changed(self, namespace: str, seconds: float) -> None:
-        """Until something in the namespace changed, at most so many seconds."""
+    async def changed(self, namespace: str, seconds: float) -> bool:
+        """Until something in the namespace changed, at most so many seconds. Whether it did."""
         event = self._changed[namespace]
         event.clear()
         try:
             await asyncio.wait_for(event.wait(), seconds)
         except TimeoutError:
             self.check()
+            return False
+        return True
 
     def _handler(self, kind: str) -> Callable[[str, dict[str, Any]], None]:
         def seen(event: str, item: dict[str, Any]) -> None:

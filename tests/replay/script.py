@@ -18,6 +18,7 @@ from replay.recorder import WATCHED
 LEAST_WAIT = 60.0
 BIND_SECONDS = 20.0
 SEEN_SECONDS = 10.0
+QUIET, QUIET_AT_MOST = 0.3, 4.0
 LEAST_PASS = 1.5
 """Real seconds left to passes under way: the API server behind them does not get faster with the intervals."""
 
@@ -190,6 +191,14 @@ class Run:
                     f"{self._where(step['until'])}"
                 )
             await self.lane.recorder.changed(namespace or self.namespace, min(left, 1.0))
+        await self._quiet()
+
+    async def _quiet(self) -> None:
+        """Until nothing has changed for a moment. The recorder looked at intervals, and its controller was slow: when it
+        saw a condition, whatever was about to happen had happened."""
+        end = asyncio.get_running_loop().time() + QUIET_AT_MOST
+        while asyncio.get_running_loop().time() < end and await self.lane.recorder.changed(self.namespace, QUIET):
+            pass
 
     def _where(self, condition: dict[str, Any]) -> str:
         if "object" in condition:
