@@ -453,7 +453,7 @@ async def test_a_refused_upload(
 ) -> None:
     take_snapshots(snapshots, 1000, 2000)
 
-    async def refuse(self: Store, key: str, chunks: AsyncIterable[bytes], *, content_type: str = "") -> None:
+    async def refuse(self: Store, key: str, chunks: AsyncIterable[bytes], **options: object) -> None:
         async for _ in chunks:
             raise StoreError("AccessDenied", "access denied")
 
@@ -470,7 +470,7 @@ async def test_an_upload_has_a_deadline(
 ) -> None:
     take_snapshots(snapshots, 1000, 2000)
 
-    async def hang(self: Store, key: str, chunks: AsyncIterable[bytes], *, content_type: str = "") -> None:
+    async def hang(self: Store, key: str, chunks: AsyncIterable[bytes], **options: object) -> None:
         await asyncio.Event().wait()
 
     monkeypatch.setattr(Store, "put_stream", hang)
