@@ -10,7 +10,7 @@ import time
 from seiops.api.node import NodeCondition, NodeEndpoint, SeiNode, SidecarReason, UpdateReason
 from seiops.api.status import NodePhase, PlanPhase, TaskPlan
 from seiops.controller import statesync
-from seiops.controller.conditions import FALSE, TRUE, UNKNOWN, condition, now, set_condition
+from seiops.controller.conditions import FALSE, TRUE, UNKNOWN, condition, is_status, now, set_condition
 from seiops.controller.executor import execute
 from seiops.controller.intervals import IMMEDIATE
 from seiops.controller.memory import NodeMemory
@@ -29,7 +29,7 @@ async def advance(node: SeiNode, world: World) -> float | None:
         await _probe(node, memory, world)
     plan = node.status.plan
     if plan is None or plan.phase != PlanPhase.ACTIVE.value:
-        wait = _wait_after_failure(node, plan, memory)
+        wait = _wait_after_failure(node, plan, memory, world)
         if wait > 0:
             return wait
         return _replace(node, plan, world)
@@ -65,12 +65,15 @@ def set_sidecar_ready(node: SeiNode, probe: Probe) -> None:
             set_condition(node, kind, UNKNOWN, SidecarReason.UNREACHABLE, message)
 
 
-def _wait_after_failure(node: SeiNode, plan: TaskPlan | None, memory: NodeMemory) -> float:
+def _wait_after_failure(node: SeiNode, plan: TaskPlan | None, memory: NodeMemory, world: World) -> float:
     """Seconds for which a failed plan of a Running node stays where it is: its failure must be seen, and a plan that
-    keeps failing must not keep the sidecar busy (D23). A changed spec is tried at once."""
+    keeps failing must not keep the sidecar busy (D23). A changed spec is tried at once, and what is not needed any more
+    is dropped at once."""
     if plan is None or plan.phase != PlanPhase.FAILED.value or memory.plan_generation != node.metadata.generation:
         return 0.0
-    return memory.plan_not_before - time.monotonic()
+    sidecar = condition(node, NodeCondition.SIDECAR_READY)
+    needed = image_drift(node, world.settings.platform) or is_status(sidecar, FALSE, SidecarReason.NOT_READY)
+    return memory.plan_not_before - time.monotonic() if needed else 0.0
 
 
 def _replace(node: SeiNode, ended: TaskPlan | None, world: World) -> float | None:

@@ -11,8 +11,9 @@ from seiops.controller.peering import label_keys, node_of_pod
 from seiops.kube import Key, Obj, key_of
 from seiops.kube.workqueue import WorkQueue
 
-GATHER_PEERS = 1.0
-"""Seconds in which changes of a node's peers are gathered before the node looks again."""
+GATHER_PEERS = 5.0
+"""Seconds in which changes of a node's peers are gathered before the node looks again. A plan is never built from old
+peers, so there is no hurry."""
 
 
 class Wakes:
