@@ -165,7 +165,7 @@ class _Connection:
             if not self._buffer and not await self._more(wait):
                 break
             self._idle = False
-            if not await self._one_request() or draining():
+            if not await self._one_request(draining):
                 break
             wait = self._limits.idle_seconds
         self._writer.close()
@@ -180,7 +180,7 @@ class _Connection:
         self._buffer += data
         return bool(data)
 
-    async def _one_request(self) -> bool:
+    async def _one_request(self, draining: Callable[[], bool]) -> bool:
         """Reads a request, answers it; whether the connection stays open."""
         started = time.monotonic()
         self._deadline = started + self._limits.request_seconds
@@ -191,7 +191,7 @@ class _Connection:
             await self._refuse(refused)
             return False
         response = await self._handler(request)
-        keep = _keeps_alive(request) and not body.broken
+        keep = _keeps_alive(request) and not body.broken and not draining()
         if keep and not body.finished:
             keep = not body.client_waits and await body.discard()
         await self._answer(request, response, keep)

@@ -1,11 +1,14 @@
 """The OpenAPI description of the HTTP API, kept by hand beside the routes it describes.
 
-Checked in as `docs/contracts/sidecar-openapi.json`, served at `/v0/openapi.json`, and held against the running server by
-the contract tests: upstream's own description disagreed with its server (docs/contracts/sidecar.md 2.8).
+Checked in as `docs/contracts/sidecar-openapi.json` (`python -m seiops.sidecar.openapi` writes it), served at
+`/v0/openapi.json`, and held against the running server by the contract tests: upstream's own description disagreed with
+its server (docs/contracts/sidecar.md 2.8).
 """
 
 from __future__ import annotations
 
+import json
+import sys
 from typing import Any
 
 from seiops.sidecar.tasks import REGISTRY
@@ -202,3 +205,8 @@ def _task() -> dict[str, Any]:
         },
         ["id", "type", "status", "run", "submittedAt"],
     )
+
+
+if __name__ == "__main__":
+    json.dump(document(), sys.stdout, indent=2)
+    sys.stdout.write("\n")

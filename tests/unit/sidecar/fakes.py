@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,10 +68,12 @@ class World:
 
     async def ended(self, task_id: str, seconds: float = 10) -> TaskRow:
         """The row once it is terminal."""
-        async with asyncio.timeout(seconds):
-            while (row := await self.row(task_id)).status == "running":
-                await asyncio.sleep(0.002)
-        return row
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            if (row := await self.row(task_id)).status != "running":
+                return row
+            await asyncio.sleep(0.002)
+        raise AssertionError(f"{task_id} is still running after {seconds} s")
 
 
 def no_http() -> Any:
@@ -91,6 +94,9 @@ async def life(home: Path, registry: Registry, *, rehydrate: bool = True, **chan
 
 
 async def until(condition: Callable[[], bool], seconds: float = 10) -> None:
-    async with asyncio.timeout(seconds):
-        while not condition():
-            await asyncio.sleep(0.002)
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if condition():
+            return
+        await asyncio.sleep(0.002)
+    raise AssertionError(f"still waiting after {seconds} s")

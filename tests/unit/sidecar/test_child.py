@@ -3,10 +3,13 @@
 import asyncio
 import os
 import time
+from pathlib import Path
 
 import pytest
 
 from seiops.sidecar import child
+
+from .fakes import until
 
 
 async def sh(script, **how):
@@ -52,8 +55,7 @@ async def test_what_a_child_leaves_behind_neither_lives_on_nor_holds_its_result(
 async def test_cancelling_ends_the_whole_group(tmp_path, term_seconds):
     script = f"trap '' TERM; sleep 60 & echo $! > {tmp_path}/pid; wait"
     running = asyncio.create_task(sh(script, term_seconds=term_seconds))
-    while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text().strip():
-        await asyncio.sleep(0.01)
+    await until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text().strip())
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
@@ -71,13 +73,4 @@ async def test_the_child_is_offered_to_the_kernel_when_memory_runs_out():
 
 
 async def gone(pid):
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline:
-        try:
-            state = open(f"/proc/{pid}/stat").read().split()[2]
-        except OSError:
-            return
-        if state == "Z":
-            return
-        await asyncio.sleep(0.02)
-    raise AssertionError(f"process {pid} is still there")
+    await until(lambda: not Path(f"/proc/{pid}/exe").exists())

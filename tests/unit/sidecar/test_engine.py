@@ -95,7 +95,7 @@ async def test_a_failed_id_runs_again_with_the_next_run_number(tmp_path):
     async def flaky(ctx, params):
         if error:
             raise error.pop()
-        return None
+        return
 
     async with life(tmp_path, Registry(flaky=FakeType(flaky))) as world:
         await world.submit("flaky", ID)
@@ -480,7 +480,7 @@ async def test_a_heavy_task_that_keeps_killing_the_process_is_given_up(tmp_path)
             await until(lambda: gate.now == 1)
 
             async def died():
-                return None
+                pass
 
             world.store.forget_attempts = died
     async with life(tmp_path, registry) as world:
