@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, ParamSpec
+from typing import Annotated, Any, NoReturn, ParamSpec
 
 import typer
 
@@ -18,6 +18,7 @@ from seiops.digest.engines import engine_named
 from seiops.digest.errors import DigestError
 from seiops.digest.keys import Bucket
 from seiops.digest.localize import (
+    ROWS_FORMAT,
     KeyDifference,
     RowFile,
     SideTree,
@@ -141,7 +142,7 @@ def diff(
     elif any(isinstance(side, RowFile) for side in sides):
         raise DigestError("a row file can only be compared with a row file of the same shards")
     elif all(isinstance(side, SideTree) for side in sides):
-        _finish_shards(*(side for side in sides if isinstance(side, SideTree)), format_)
+        _finish_shards([side for side in sides if isinstance(side, SideTree)], format_)
     else:
         _diff_stores(a, b, sides, height, memiavl_normalization, engine, threads, limit, format_)
 
@@ -159,7 +160,7 @@ def _diff_stores(
                 trees.append(take_tree(opened, chosen.name))
     shards = differing_shards(trees[0].shards, trees[1].shards)
     if not shards or any(isinstance(side, SideTree) for side in sides):
-        _finish_shards(*trees, format_)
+        _finish_shards(trees, format_)
     with (
         _OpenedStore(a, height, decoder, engine, threads) as (one, _),
         _OpenedStore(b, height, decoder, engine, threads) as (other, _),
@@ -193,12 +194,12 @@ def _side(name: str, height: int, decoder: str) -> Any:
 
 
 def _json(path: Path) -> dict[str, Any] | None:
-    """A file's content when it is one JSON object, else None."""
+    """Content of a tree file, None when the file is something else."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, UnicodeDecodeError):
         return None
-    return content if isinstance(content, dict) and "format" in content else None
+    return content if isinstance(content, dict) and content.get("format") != ROWS_FORMAT else None
 
 
 def _read_shards(path: Path) -> list[Shard]:
@@ -212,7 +213,8 @@ def _read_shards(path: Path) -> list[Shard]:
         raise DigestError(f"{path}: names no shards: {error!r}") from error
 
 
-def _finish_shards(one: SideTree, other: SideTree, format_: Format) -> None:
+def _finish_shards(trees: list[SideTree], format_: Format) -> NoReturn:
+    one, other = trees
     shards = differing_shards(one.shards, other.shards)
     buckets = [(bucket, one.buckets()[bucket], other.buckets()[bucket]) for bucket in Bucket]
     if format_ is Format.JSON:
@@ -239,7 +241,7 @@ def _finish_shards(one: SideTree, other: SideTree, format_: Format) -> None:
     raise typer.Exit(DIFFERENT if shards else SAME)
 
 
-def _finish_keys(differences: list[KeyDifference], limit: int, format_: Format) -> None:
+def _finish_keys(differences: list[KeyDifference], limit: int, format_: Format) -> NoReturn:
     shown = differences[: limit or None]
     if format_ is Format.JSON:
         members = {"same": not differences, "keys": len(differences), "differences": [one.members() for one in shown]}

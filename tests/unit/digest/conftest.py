@@ -10,7 +10,8 @@ import zstandard
 
 from replay.context import ReplayContext
 from replay.differences import DifferenceBook
-from replay.stores import Store, read_stores, unpack
+from replay.stores import Store, read_stores
+from support.digest_recorded import Unpacker
 
 DATA = Path(__file__).resolve().parents[2] / "data" / "digest"
 
@@ -45,14 +46,3 @@ def recorded(context: ReplayContext) -> dict[str, Store]:
 @pytest.fixture
 def unpacked(recorded: dict[str, Store], tmp_path: Path) -> Unpacker:
     return Unpacker(recorded, tmp_path)
-
-
-class Unpacker:
-    """Fresh copies of recorded stores: `unpacked("tiny")` is the folder with MEMDIR and FLATDIR."""
-
-    def __init__(self, recorded: dict[str, Store], target: Path) -> None:
-        self._recorded = recorded
-        self._target = target
-
-    def __call__(self, name: str) -> Path:
-        return unpack(self._recorded[name], self._target / name)
