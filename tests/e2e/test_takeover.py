@@ -102,10 +102,10 @@ async def left_by_the_go_controller(world: Controlled, case: str) -> Obj:
     await world.client.patch(
         SEI_NODES, name, world.namespace, {"status": status}, field_manager=WRITER, subresource="status"
     )
-    # The Pod that has run for long is ready: its gate was opened by the Go controller.
-    world.sidecars.node(world.namespace, name).ready = True
     await world.until_live(PODS, f"{name}-0", lambda pod: pod["status"].get("phase") == "Running")
     await world.until_live(STATEFUL_SETS, name, lambda item: item["status"].get("updatedReplicas") == 1)
+    # The Pod that has run for long is ready: its gate was opened by the Go controller.
+    world.sidecars.node(world.namespace, name).ready = True
     return await world.node(name)
 
 
