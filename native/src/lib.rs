@@ -5,16 +5,21 @@ pub mod composite;
 pub mod entry;
 pub mod error;
 pub mod flatkv;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod lanes;
 pub mod memiavl;
 pub mod overlay;
 pub mod pebble;
+#[cfg(feature = "python")]
 mod python;
 pub mod rows;
 pub mod wire;
 
+#[cfg(feature = "python")]
 use pyo3::prelude::*;
 
+#[cfg(feature = "python")]
 #[pymodule]
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     python::register(module)

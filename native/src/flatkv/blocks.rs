@@ -177,7 +177,7 @@ fn state_record(data: &[u8], at: usize) -> std::result::Result<(Block, usize), &
     let payload = reader.take(length).ok_or("truncated record payload or checksum")?;
     let stored = reader.take(4).ok_or("truncated record payload or checksum")?;
     let end = from + payload.len();
-    if crc32fast::hash(&data[at..end]).to_be_bytes() != *stored {
+    if !cfg!(fuzzing) && crc32fast::hash(&data[at..end]).to_be_bytes() != *stored {
         return Err("record checksum mismatch");
     }
     Ok((Block { number, at: from, length: payload.len() }, end + 4))

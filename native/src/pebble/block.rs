@@ -65,7 +65,7 @@ impl Source<'_> {
             Checksum::Crc32c => masked_crc32c(&raw[..=length]),
             Checksum::XxHash64 => xxhash_rust::xxh64::xxh64(&raw[..=length], 0) as u32,
         };
-        if stored != computed {
+        if !cfg!(fuzzing) && stored != computed {
             return Err(damaged("checksum mismatch"));
         }
         into.clear();

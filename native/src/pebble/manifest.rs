@@ -59,7 +59,12 @@ pub fn read(path: &Path, name: &str) -> Result<Version> {
             path.parent().unwrap_or(path).display().to_string()
         ))
     })?;
-    let (records, _) = records(&data, Framing::Legacy);
+    parse(&data, path, name)
+}
+
+/// The version that the records of a MANIFEST add up to.
+pub fn parse(data: &[u8], path: &Path, name: &str) -> Result<Version> {
+    let (records, _) = records(data, Framing::Legacy);
     let malformed = || {
         Error::store(format!(
             "pebble: malformed manifest file {name:?} for DB {:?}",

@@ -192,3 +192,60 @@ fn log_number(name: &str) -> Option<(u64, u64)> {
     let (number, index) = stem.split_once('-').unwrap_or((stem, "0"));
     Some((number.parse().ok()?, index.parse().ok()?))
 }
+
+/// Parsers of single files, for `crate::fuzzing`.
+pub(crate) mod fuzzing {
+    use super::manifest::{InternalKey, TableMeta};
+    use super::memtable::Memtable;
+    use super::record::Framing;
+    use super::table::{Table, TableCursor};
+    use super::{manifest as manifests, record};
+    use crate::fuzzing::on_disk;
+
+    pub fn records(data: &[u8]) {
+        record::records(data, Framing::Legacy);
+        record::records(data, Framing::Recyclable(7));
+    }
+
+    pub fn manifest(data: &[u8]) {
+        let _ = manifests::parse(data, "MANIFEST-000001".as_ref(), "MANIFEST-000001");
+    }
+
+    /// A write-ahead log whose records are batches.
+    pub fn batches(data: &[u8]) {
+        on_disk("000007.log", data, |path| {
+            let logs = [(7, 0, "000007.log".to_string())];
+            let mut tombstones = Vec::new();
+            if let Ok(table) = Memtable::replay(path.parent().expect("a directory"), &logs, &mut tombstones) {
+                let (from, to) = table.range(b"", None);
+                for at in from..to {
+                    std::hint::black_box((table.key(at), table.value(at), table.trailer(at)));
+                }
+            }
+        });
+    }
+
+    pub fn table(data: &[u8]) {
+        on_disk("000001.sst", data, |path| {
+            let meta = TableMeta {
+                level: 6,
+                number: 1,
+                size: data.len() as u64,
+                smallest: InternalKey::default(),
+                largest: InternalKey { user: vec![0xff; 64], trailer: 0 },
+                smallest_sequence: 0,
+                largest_sequence: 9,
+                backing: None,
+                may_hold_tombstones: true,
+            };
+            let Ok(table) = Table::open(path.parent().expect("a directory"), &meta) else { return };
+            let _ = table.separators();
+            let _ = table.tombstones();
+            if let Ok(mut cursor) = TableCursor::open(table, b"", None) {
+                while let Ok(true) = cursor.advance() {
+                    std::hint::black_box((cursor.key(), cursor.value(), cursor.trailer()));
+                }
+            }
+        });
+    }
+}

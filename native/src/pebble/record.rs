@@ -112,7 +112,7 @@ fn chunk(rest: &[u8], short: bool, framing: Framing, open: bool) -> Chunk<'_> {
             return Chunk::End(End::Torn);
         }
     }
-    if masked_crc32c(&rest[6..header + length]) != crc {
+    if !cfg!(fuzzing) && masked_crc32c(&rest[6..header + length]) != crc {
         return Chunk::End(End::Torn);
     }
     Chunk::Piece(position, payload)
