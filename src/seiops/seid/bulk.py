@@ -171,9 +171,15 @@ def _is_list_of_replies(body: bytes) -> bool:
 def _settled(reply: _Reply, want: Want) -> bytes | CometError:
     if reply.error is not None:
         return _rpc_error(want.path, reply.error)
-    if isinstance(reply.result, msgspec.UnsetType) or reply.result == b"null":
+    result = _text_of(reply.result)
+    if result in (b"", b"null"):
         return CometError(f"empty result in JSON-RPC response from {want.path}")
-    return bytes(reply.result)
+    return result
+
+
+def _text_of(raw: msgspec.Raw | msgspec.UnsetType) -> bytes:
+    """The text of a member, empty for an absent one. Raw values compare by identity, their bytes by content."""
+    return b"" if isinstance(raw, msgspec.UnsetType) else bytes(raw)
 
 
 def check_answer(body: bytes, path: str) -> None:
@@ -182,10 +188,10 @@ def check_answer(body: bytes, path: str) -> None:
         found = _envelope.decode(body)
     except msgspec.MsgspecError as error:
         raise CometError(f"decoding JSON response from {path}: {error}") from None
-    if found.jsonrpc == b'"2.0"':
-        if not isinstance(found.error, msgspec.UnsetType) and found.error != b"null":
-            raise _rpc_error(path, _lenient_error(found.error))
-        if isinstance(found.result, msgspec.UnsetType) or found.result == b"null":
+    if _text_of(found.jsonrpc) == b'"2.0"':
+        if _text_of(found.error) not in (b"", b"null"):
+            raise _rpc_error(path, _lenient_error(_text_of(found.error)))
+        if _text_of(found.result) in (b"", b"null"):
             raise CometError(f"empty result in JSON-RPC response from {path}")
         return
     if _is_flat_error(found):
@@ -208,11 +214,11 @@ def _is_flat_error(found: _Envelope) -> bool:
     return True
 
 
-def _lenient_error(raw: bytes | msgspec.Raw) -> _Error:
+def _lenient_error(raw: bytes) -> _Error:
     try:
         return _error.decode(raw)
     except msgspec.MsgspecError:
-        return _Error(message=bytes(raw)[:512].decode(errors="replace"))
+        return _Error(message=raw[:512].decode(errors="replace"))
 
 
 def _rpc_error(path: str, error: _Error) -> CometError:
@@ -225,6 +231,4 @@ def _rpc_error(path: str, error: _Error) -> CometError:
 
 def _bare(body: bytes) -> bytes:
     found = _envelope.decode(body)
-    if found.jsonrpc == b'"2.0"' and not isinstance(found.result, msgspec.UnsetType):
-        return bytes(found.result)
-    return body
+    return _text_of(found.result) if _text_of(found.jsonrpc) == b'"2.0"' else body

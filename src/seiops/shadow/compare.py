@@ -20,6 +20,7 @@ from seiops.shadow.receipts import (
     ReceiptRules,
     Results,
     ShapeError,
+    check_headers,
     compare_receipts,
     evm_hashes,
     parse_block,
@@ -138,6 +139,10 @@ class Comparator:
             except (CometError, ShapeError) as error:
                 text = f"querying {side} block at height {height}: {error}"
                 return Unread(height, text, isinstance(error, HeightNotReadyError))
+        try:
+            check_headers(found["shadow"], found["canonical"], height)
+        except ShapeError as error:
+            return Unread(height, f"querying shadow block at height {height}: {error}")
         layer0 = HeaderComparison(found["shadow"], found["canonical"])
         return _Block(Compared(height, timestamp, self.depth.migration, layer0))
 

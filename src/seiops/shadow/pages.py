@@ -73,8 +73,8 @@ class Shelf:
 
     async def put(self, key: str, payload: AsyncIterable[bytes], what: What) -> Published:
         """Stores an object and enters it in the manifest. Raises StoreError, and whatever `payload` raises."""
-        await self._open()
         published = await publish_gzip(self.store, key, payload)
+        await self._open()
         await self.enter(What(what.kind, what.at, what.heights, what.counts, published, what.info))
         self._note(published, what)
         return published

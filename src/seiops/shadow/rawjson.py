@@ -86,6 +86,6 @@ _dress = msgspec.json.Decoder(_Dress)
 def is_enveloped(raw: bytes) -> bool:
     """Whether a body is a JSON-RPC 2.0 envelope (docs/contracts/shadow.md 2.2)."""
     try:
-        return _dress.decode(raw).jsonrpc == b'"2.0"'
+        return bytes(_dress.decode(raw).jsonrpc) == b'"2.0"'
     except msgspec.MsgspecError:
         return False
