@@ -32,6 +32,8 @@ COMMANDS: dict[str, Entry] = {
     "syncers": Entry("seiops.cli.syncers", OPERATE),
     "digest": Entry("seiops.cli.digest", PROVE),
     "verify": Entry("seiops.cli.verify", PROVE),
+    "shadow": Entry("seiops.cli.shadow", PROVE),
+    "hashlog": Entry("seiops.cli.hashlog", PROVE),
     "controller": Entry("seiops.cli.controller", PROCESSES),
 }
 

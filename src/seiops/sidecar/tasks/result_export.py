@@ -12,9 +12,8 @@ from typing import Any
 from seiops.objectstore import Published, StoreError
 from seiops.seid.bulk import BulkReader
 from seiops.seid.comet import CometError
-from seiops.seid.evm import EvmClient
-from seiops.shadow import pages, preflight, progress
-from seiops.shadow.compare import Comparator, Tracer
+from seiops.shadow import assemble, pages, preflight, progress
+from seiops.shadow.compare import Comparator
 from seiops.shadow.export import Exporter, PageError
 from seiops.shadow.hashlog import HashLogError
 from seiops.shadow.hashlog_layer import HashLogLayer
@@ -23,15 +22,12 @@ from seiops.shadow.manifest import ChainHead, What, Writer
 from seiops.shadow.pages import Shelf
 from seiops.shadow.progress import ProgressError, RunKey, Start
 from seiops.shadow.request import COMPARE, Request, RequestError
-from seiops.shadow.sides import Side
-from seiops.shadow.touched import TraceError, watched
 from seiops.sidecar.task import Params, TaskContext, TaskError
 from seiops.sidecar.tasks.buckets import open_bucket, store_failure
 from seiops.sidecar.tasks.export_migration import migration_facts
 from seiops.sidecar.tasks.export_params import parse
 from seiops.sidecar.tasks.export_watch import TaskWatcher
 
-TRACE_TIMEOUT_S = 60.0
 TASK = "result-export"
 _active: set[Path] = set()
 """Progress files in use: two tasks on one prefix would overwrite each other's pages."""
@@ -112,7 +108,10 @@ async def _head(reader: BulkReader) -> int:
 
 async def _compare(ctx: TaskContext, request: Request, start: Start) -> dict[str, Any]:
     shelf = _shelf(ctx, request, start)
-    comparator = _comparator(ctx, request, start)
+    try:
+        comparator = assemble.comparator(request, ctx.http, start.height, start.after_snapshot)
+    except RequestError as error:
+        raise TaskError(str(error), retryable=False) from error
     ctx.log.info(
         "starting block comparison",
         extra={
@@ -149,43 +148,6 @@ async def _compare(ctx: TaskContext, request: Request, start: Start) -> dict[str
     except StoreError as error:
         raise store_failure(TASK, error) from error
     return outcome.result(reason, shelf)
-
-
-def _comparator(ctx: TaskContext, request: Request, start: Start) -> Comparator:
-    try:
-        always = watched(request.watch_accounts)
-    except TraceError as error:
-        raise TaskError(f"{TASK}: watchAccounts: {error}", retryable=False) from error
-    shadow = Side("shadow", BulkReader(request.rpc_endpoint, ctx.http))
-    canonical = Side("canonical", BulkReader(request.canonical_rpc, ctx.http))
-    tracers: list[Tracer] = []
-    if request.state:
-        shadow.evm = _dial("dialing shadow EVM RPC", request.shadow_evm_rpc, ctx)
-        canonical.evm = _dial("dialing canonical EVM RPC", request.canonical_evm_rpc, ctx)
-        tracers = _tracers(ctx, request)
-    return Comparator(
-        shadow, canonical, request.depth(start.height, start.after_snapshot), tuple(tracers), watched=always
-    )
-
-
-def _dial(what: str, url: str, ctx: TaskContext, timeout_s: float = 30.0) -> EvmClient:
-    try:
-        return EvmClient(url, ctx.http, timeout_s=timeout_s)
-    except ValueError as error:
-        raise TaskError(f"{what}: {error}", retryable=False) from error
-
-
-def _tracers(ctx: TaskContext, request: Request) -> list[Tracer]:
-    """The asked-for source first; the union with both sides' own traces finds what only one of them touched."""
-    source = request.trace_rpc or request.canonical_evm_rpc
-    what = f'building trace key source: dialing EVM RPC "{source}"'
-    main = "shadow" if source == request.shadow_evm_rpc else "canonical"
-    found = [Tracer(main, _dial(what, source, ctx, TRACE_TIMEOUT_S))]
-    if request.trace_sides == "both":
-        for side, url in (("canonical", request.canonical_evm_rpc), ("shadow", request.shadow_evm_rpc)):
-            if url != source:
-                found.append(Tracer(side, _dial(what, url, ctx, TRACE_TIMEOUT_S), optional=True))
-    return found
 
 
 def _hash_logs(ctx: TaskContext, request: Request) -> HashLogLayer | None:
