@@ -23,12 +23,24 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
+from seiops.sidecar.tasks import REGISTRY
+
 DOCUMENT = Path(__file__).parents[2] / "docs" / "contracts" / "sidecar-openapi.json"
 CHECKS = [status_code_conformance, content_type_conformance, response_headers_conformance, response_schema_conformance]
 # Probes and node-id answer 5xx by design on a node that is not ready and has no key.
 EXPECTED_5XX = {"/v0/healthz", "/v0/startupz", "/v0/node-id"}
 
+# What may run on the machine of a test: nothing that looks for a process to stop, nothing that goes out.
+HARMLESS = {"config-apply", "config-patch", "config-reload", "config-validate", "mark-not-ready", "mark-ready"}
+
 schema = schemathesis.openapi.from_dict(json.loads(DOCUMENT.read_text()))
+
+
+@schema.hook
+def map_body(context, body):
+    if isinstance(body, dict) and body.get("type") in {*REGISTRY} - HARMLESS:
+        return {**body, "type": "config-validate"}
+    return body
 
 
 @pytest.fixture(scope="module")
