@@ -111,6 +111,8 @@ class Watched:
     first_plan: dict[str, float] = field(default_factory=dict)
     update_seen: dict[str, float] = field(default_factory=dict)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
+    failed: str = ""
+    """Why nothing more can be waited for."""
 
     def take(self, raw: Obj) -> None:
         name, now = raw["metadata"]["name"], time.perf_counter()
@@ -131,6 +133,8 @@ class Watched:
                 left = {name for name in left if name not in self.last or not condition(self.last[name])}
                 if not left:
                     return
+                if self.failed:
+                    raise RuntimeError(f"{self.failed}; {len(left)} nodes were waited for")
                 self.changed.clear()
                 await self.changed.wait()
                 await asyncio.sleep(0.05)
@@ -173,6 +177,8 @@ class Bench:
             f"--metrics-bind-address=127.0.0.1:{metrics}",
             f"--health-probe-bind-address=127.0.0.1:{health}",
             f"--namespaces={FLEET}",
+            # On a loaded machine a lease can be lost, which ends the process; requests about it are not counted anyway.
+            "--leader-elect=false",
             env={
                 **os.environ,
                 "SEI_CONTROLLER_CONFIG": str(self.config_file),
@@ -231,6 +237,13 @@ class Bench:
 
         await asyncio.gather(*(work() for _ in range(CREATORS)))
         return moments
+
+    async def notice_end(self) -> None:
+        assert self.controller is not None
+        status = await self.controller.wait()
+        last = (self.directory / "controller.log").read_text().strip().splitlines()[-1:]
+        self.watched.failed = f"the controller ended with {status}: {last}"
+        self.watched.changed.set()
 
     async def follow(self) -> None:
         listing = await self.client.list(SEI_NODES, FLEET)
@@ -307,7 +320,7 @@ async def set_up(directory: Path, profile: str) -> AsyncIterator[Bench]:
             bench.configure()
             bench.publish([])
             await bench.start_controller(profile)
-            watch = asyncio.create_task(bench.follow())
+            watch = asyncio.gather(bench.follow(), bench.notice_end())
             try:
                 await bench.audited()
                 yield bench
