@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import socket
+import ssl
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,6 +94,9 @@ class CometClient:
 def _reason(error: Exception) -> str:
     """The operating system's word for a connection that failed, else the library's."""
     cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+    # Errors of TLS and of name servers are OSErrors too, but number their causes their own way.
+    if isinstance(cause, ssl.SSLError | socket.gaierror):
+        return str(cause)
     if isinstance(cause, OSError) and cause.errno:
         return os.strerror(cause.errno).lower()
     return str(error) or type(error).__name__

@@ -222,3 +222,14 @@ async def test_an_answer_that_is_no_status_is_a_finding(body: bytes) -> None:
     finally:
         await runner.cleanup()
     assert len(found.endpoints[0].findings) == 1
+
+
+async def test_silence_is_told_in_words_that_fit(pair: tuple[Recording, Recording], tmp_path: Path) -> None:
+    authority, key = certificate(tmp_path, 365)
+    async with serving_tls(node(pair[0]), authority, key) as port:
+        tls = await check([f"localhost:{port}"], Rules(deadline=2.0, longest_age=0, tls_port=port))
+        refused = await check(["127.0.0.1:1", "no-such-host.invalid:26657"])
+    assert "certificate verify failed" in tls.endpoints[0].findings[0].detail
+    assert "connection refused" in refused.endpoints[0].findings[0].detail
+    assert "operation not permitted" not in refused.endpoints[1].findings[0].detail
+    assert "unknown error" not in refused.endpoints[1].findings[0].detail
