@@ -194,12 +194,17 @@ class Comparator:
             block.compared.layer2 = StateComparison()
             whole = Touched()
             whole.merge(self.watched)
+            seen: list[_Trace] = []
             for per_tracer in traces:
-                self._merge(whole, per_tracer[index], block)
+                trace = per_tracer[index]
+                # nodes that agree give the same trace; once is enough
+                if trace is not None and trace not in seen:
+                    seen.append(trace)
+                    self._merge(whole, _held_against(trace), block)
             touched.append(whole)
         await self._read(blocks, touched)
 
-    async def _traced(self, tracer: Tracer, blocks: Sequence[_Block]) -> list[Touched | EvmError | TraceError | None]:
+    async def _traced(self, tracer: Tracer, blocks: Sequence[_Block]) -> list[_Trace | None]:
         if tracer.missing:
             return [None] * len(blocks)
         calls = []
@@ -208,18 +213,18 @@ class Comparator:
             calls.append(Call("debug_traceBlockByNumber", [quantity, _TRACE_OPTIONS]))
             calls.append(Call("eth_getBlockTransactionCountByNumber", [quantity]))
         answers = await read_state(tracer.evm, calls, self.depth.patience)
-        found: list[Touched | EvmError | TraceError | None] = []
+        found: list[_Trace | None] = []
         for index, block in enumerate(blocks):
             trace, count = answers[2 * index], answers[2 * index + 1]
             if tracer.optional and isinstance(trace, EvmError) and trace.method_missing:
                 tracer.missing = True
                 found.append(None)
             else:
-                found.append(_held_against(trace, count, block.results.get(tracer.side)))
+                found.append(_Trace(trace, count, block.results.get(tracer.side)))
         return found
 
     @staticmethod
-    def _merge(whole: Touched, found: Touched | EvmError | TraceError | None, block: _Block) -> None:
+    def _merge(whole: Touched, found: Touched | EvmError | TraceError, block: _Block) -> None:
         layer2, height = block.compared.layer2, block.compared.height
         assert layer2 is not None
         prefix = f"resolving touched accounts at height {height}: debug_traceBlockByNumber at height {height}: "
@@ -228,7 +233,7 @@ class Comparator:
             layer2.reason = layer2.reason or _why(found)
             if isinstance(found, EvmError) and found.not_ready:
                 block.not_ready = layer2.problems[-1]
-        elif found is not None:
+        else:
             layer2.problems += [f"{prefix}{problem}" for problem in found.problems]
             if found.problems:
                 layer2.reason = "incomplete-trace"
@@ -300,10 +305,18 @@ def _methods(wide: bool) -> tuple[str, ...]:
     return ("block", "block_results") if wide else ("block",)
 
 
-def _held_against(
-    trace: bytes | EvmError, count: bytes | EvmError, results: Results | None
-) -> Touched | EvmError | TraceError:
+@dataclass(frozen=True, slots=True)
+class _Trace:
+    """What one node said a block touched, how many transactions it counts, and its receipts."""
+
+    trace: bytes | EvmError
+    count: bytes | EvmError
+    results: Results | None
+
+
+def _held_against(asked: _Trace) -> Touched | EvmError | TraceError:
     """The trace with what it lacks; the node's own count and its receipts say what it should hold."""
+    trace, count, results = asked.trace, asked.count, asked.results
     if isinstance(trace, EvmError):
         return trace
     try:

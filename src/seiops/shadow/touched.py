@@ -7,6 +7,8 @@ null, a transaction missing from the trace - is a problem of the layer, never si
 from __future__ import annotations
 
 import re
+from binascii import Error as HexError
+from binascii import unhexlify
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -118,19 +120,24 @@ def _state(found: Touched, state: Any, label: str) -> None:
 def _code(code: Any, address: str) -> bool:
     if code is None:
         return False
-    match = _HEX.fullmatch(code) if isinstance(code, str) else None
-    if match is None or len(match[1]) % 2:
-        raise TraceError(f"account {address}: code is not hex of whole bytes")
-    return bool(match[1])
+    try:
+        if not isinstance(code, str) or code[:2] not in ("0x", "0X"):
+            raise HexError
+        return bool(unhexlify(code[2:]))
+    except (HexError, ValueError):
+        raise TraceError(f"account {address}: json: cannot unmarshal code: not hex of whole bytes") from None
 
 
 def _fixed(text: Any, size: int, what: str) -> bytes:
-    match = _HEX.fullmatch(text) if isinstance(text, str) else None
-    if match is None:
-        raise TraceError(f"{text!r} is not hex, want {2 * size} digits for {what}")
-    if len(match[1]) != 2 * size:
-        raise TraceError(f"hex string has length {len(match[1])}, want {2 * size} for {what}")
-    return bytes.fromhex(match[1])
+    try:
+        if not isinstance(text, str) or text[:2] not in ("0x", "0X"):
+            raise HexError
+        found = unhexlify(text[2:])
+    except (HexError, ValueError):
+        raise TraceError(f"json: cannot unmarshal {str(text)[:80]!r} into {what}: not hex of whole bytes") from None
+    if len(found) != size:
+        raise TraceError(f"hex string has length {2 * len(found)}, want {2 * size} for {what}")
+    return found
 
 
 def parse_count(raw: bytes) -> int:
