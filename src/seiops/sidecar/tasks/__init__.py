@@ -47,14 +47,14 @@ REGISTRY: dict[str, TaskType] = {
     "hash-log-export": TaskType("hash_log_export"),
     "mark-not-ready": TaskType("mark_not_ready"),
     "mark-ready": TaskType("mark_ready"),
-    "reset-data": TaskType("reset_data", exclusive="process"),
+    "reset-data": TaskType("reset_data", exclusive="data"),
     "result-export": TaskType("result_export"),
-    "restart-seid": TaskType("restart_seid", exclusive="process"),
+    "restart-seid": TaskType("restart_seid"),
     "set-genesis-peers": TaskType("set_genesis_peers", exclusive="config"),
-    "snapshot-restore": TaskType("snapshot_restore", heavy=True, exclusive="snapshot"),
+    "snapshot-restore": TaskType("snapshot_restore", heavy=True, exclusive="data"),
     "snapshot-upload": TaskType("snapshot_upload"),
     "snapshot-upload-once": TaskType("snapshot_upload_once"),
-    "stop-seid": TaskType("stop_seid", exclusive="process"),
+    "stop-seid": TaskType("stop_seid"),
 }
 """Wire type to module. The wire strings are a one-way contract: never rename one."""
 
