@@ -3,7 +3,7 @@
 The seid start gate sends `GET /v0/healthz HTTP/1.0` by hand and looks at the status line; probes, proxies and the
 controller rely on the refusals of upstream's server (docs/contracts/sidecar.md 2.1, 2.3). General servers decide those
 cases for themselves (unknown methods, missing Host, half-sent bodies), which is why this one exists
-(docs/decisions/0003-sidecar-http.md). It knows nothing about tasks.
+(docs/decisions/0002-sidecar-http.md). It knows nothing about tasks.
 """
 
 from __future__ import annotations
