@@ -14,7 +14,7 @@ $(STAMP): requirements-dev.txt pyproject.toml Cargo.toml $(shell find native -na
 	python3 -m venv .venv
 	.venv/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
 	@echo "building the native kernel"
-	@PATH="$(CURDIR)/.venv/bin:$$PATH" VIRTUAL_ENV="$(CURDIR)/.venv" .venv/bin/maturin develop --quiet --release >.venv/kernel.log 2>&1 \
+	@PATH="$(CURDIR)/.venv/bin:$$PATH" .venv/bin/pip install --disable-pip-version-check --no-deps --no-build-isolation -e . >.venv/kernel.log 2>&1 \
 	    || { cat .venv/kernel.log >&2; echo "the native kernel does not build: see above" >&2; exit 1; }
 	@touch $@
 
