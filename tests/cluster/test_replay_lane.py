@@ -32,8 +32,6 @@ RUNS = {"object": "Pod/n0-0", "path": "status.phase", "equals": "Running"}
 
 @pytest.fixture
 async def lane(tmp_path: Path) -> AsyncIterator[Lane]:
-    (tmp_path / "golden" / "objects").mkdir(parents=True)
-    (tmp_path / "golden" / "objects" / "controller-config.yaml").write_text("{}")
     lane = Lane(ReplayContext(tmp_path / "golden", DifferenceBook([]), tmp_path), "lane", 0.2)
     try:
         await lane.start()

@@ -214,6 +214,7 @@ async def _own_lane(context: ReplayContext, name: str, cases: list[Case], result
         await lane.start()
         for case in cases:
             lane.set_config(lane.base_config())
+            lane.ec2.reset()
             controller = ControllerProcess(lane, lane.directory / f"controller-{case.name}.log")
             try:
                 await controller.start()

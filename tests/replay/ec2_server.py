@@ -14,8 +14,9 @@ _REGION = re.compile(r"Credential=[^/]+/\d{8}/([^/]+)/")
 
 class Ec2Server:
     def __init__(self) -> None:
-        self.state: dict[str, Any] = {"mode": "ok", "instances": {}, "page": 1000}
+        self.state: dict[str, Any] = {}
         self.url = ""
+        self.reset()
         self._runner: web.ServerRunner | None = None
 
     async def start(self) -> None:
@@ -29,6 +30,10 @@ class Ec2Server:
     async def stop(self) -> None:
         if self._runner is not None:
             await self._runner.cleanup()
+
+    def reset(self) -> None:
+        """As it is when a case begins."""
+        self.state = {"mode": "ok", "instances": {}, "page": 1000}
 
     def change(self, step: dict[str, Any]) -> None:
         """A script's `ec2` step: fields that are not given stay as they are."""
