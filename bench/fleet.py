@@ -46,6 +46,7 @@ from seiops.kube.client.resource import (
     CONFIG_MAPS,
     NAMESPACES,
     PERSISTENT_VOLUME_CLAIMS,
+    PODS,
     SERVICES,
     STATEFUL_SETS,
 )
@@ -429,15 +430,43 @@ async def syncer_edit(bench: Bench, nodes: int) -> dict[str, Any]:
     return {**cost.wire(), "first plan s": min(plans), "last plan s": max(plans), "all settled s": cost.wall}
 
 
-async def beside(bench: Bench, prefix: str, extra: list[str], **spec: Any) -> dict[str, Any]:
+async def beside(bench: Bench, prefix: str, extra: list[str]) -> dict[str, Any]:
     names = [f"{prefix}-{i}" for i in range(SIDE_NODES)]
-    before = await bench.sidecar_counts()
     async with measured(bench) as cost:
-        await bench.create([*extra, *names], **spec)
+        await bench.create([*extra, *names])
         await bench.watched.until(names, settled)
+    return cost.wire()
+
+
+async def label_peers(bench: Bench) -> dict[str, Any]:
+    """Every node of the stage names all of them as peers. Their Pods run: before that nobody is asked for its node id."""
+    names = [f"peer-{i}" for i in range(SIDE_NODES)]
+    before = await bench.sidecar_counts()
+    running = asyncio.create_task(_run_pods(bench, {f"{name}-0" for name in names}))
+    async with measured(bench) as cost:
+        await bench.create(names, peers=[{"label": {"selector": {"bench": "peer"}}}])
+        await bench.watched.until(names, lambda raw: settled(raw) and len(_peers(raw)) == SIDE_NODES - 1)
+        await running
     asked = await bench.sidecar_counts()
     asked.subtract(before)
     return {**cost.wire(), "node-id lookups/node": asked["GET /v0/node-id"] / SIDE_NODES}
+
+
+def _peers(raw: Obj) -> list[str]:
+    found: list[str] = raw["status"].get("resolvedPeers") or []
+    return found
+
+
+async def _run_pods(bench: Bench, names: set[str]) -> None:
+    """The kubelet's part: these Pods run as soon as they exist."""
+    status = {"status": {"phase": "Running", "podIP": bench.address, "podIPs": [{"ip": bench.address}]}}
+    while names:
+        for pod in (await bench.client.list(PODS, FLEET)).items:
+            name = pod["metadata"]["name"]
+            if name in names:
+                await bench.client.patch(PODS, name, FLEET, status, field_manager=USER, subresource="status")
+                names.discard(name)
+        await asyncio.sleep(0.5)
 
 
 async def bare(bench: Bench, nodes: int, status_patches: int, events: int) -> dict[str, Any]:
@@ -525,7 +554,7 @@ async def measure(nodes: int, idle_seconds: float, profile: str, skip: list[str]
                 "syncer edit": lambda: syncer_edit(bench, nodes // 2),
                 "slow sidecars": lambda: beside(bench, "slow", []),
                 "beside a hung one": lambda: beside(bench, "calm", ["hung-0"]),
-                "label peers": lambda: beside(bench, "peer", [], peers=[{"label": {"selector": {"bench": "peer"}}}]),
+                "label peers": lambda: label_peers(bench),
             }
             for name, stage in stages.items():
                 if name in skip:
@@ -561,7 +590,10 @@ def table(found: dict[str, Any]) -> Table:
 
     first, calm, edit = found.get("settle", {}), found.get("idle", {}), found.get("syncer edit", {})
     add("create to settled, s", first.get("wall"), "233", "140")
-    add("API requests per node to settle", first.get("requests/node"), "19.3", "12")
+    if first:
+        # Dropping the finished plan is one patch after the image is stamped (ruling 12 counts up to there).
+        add("API requests per node until the image is stamped", first["requests/node"] - 1, "", "12")
+    add("API requests per node, all", first.get("requests/node"), "19.3")
     add("controller CPU per node, ms", first.get("cpu ms/node"), "35", "45")
     add("API server CPU, s", first.get("apiServerCpu"))
     for name, key in (("p50", "p50"), ("p99", "p99")):
@@ -582,6 +614,7 @@ def table(found: dict[str, Any]) -> Table:
     if "bare" in found and first:
         ratio = first["cpu"] / found["bare"]["cpu"]
         add("the same writes bare: wall, s", found["bare"]["wall"])
+        add("create to settled / bare wall", first["wall"] / found["bare"]["wall"], "", "", "{:,.2f}")
         add("controller CPU / bare CPU", ratio, "", "", "{:,.2f}")
     return shown
 
