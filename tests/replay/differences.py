@@ -107,6 +107,12 @@ class Rule:
             return True
         return isinstance(document, dict) and any(alike(self.where, member) for member in document.values())
 
+    def may_concern(self, path: Sequence[str]) -> bool:
+        """Whether one of the rule's places can be at this path, above it or below it."""
+        if self.path is None or "**" in self.path:
+            return True
+        return all(map(paths.step_matches, self.path, path))
+
     def may_follow(self, before: Any, item: Any) -> bool:
         """`after` describes the item in front, `changes` says in what the two may differ."""
         if self.after is not None and not alike(self.after, before):
@@ -176,9 +182,11 @@ class CaseRules:
 
     def compare(self, stream: str, recorded: Any, produced: Any) -> list[Deviation]:
         """What is left of the differences of two documents once the listed ones are settled."""
-        if not next(deviations(recorded, produced), None):
+        parted = [paths.parse(one.path.removesuffix(" order")) for one in deviations(recorded, produced)]
+        if not parted:
             return []
-        for rule in [rule for rule in self._path_rules(stream) if rule.looks_at(produced)]:
+        candidates = [rule for rule in self._path_rules(stream) if any(map(rule.may_concern, parted))]
+        for rule in [rule for rule in candidates if rule.looks_at(produced)]:
             listed = _listed_places(recorded, produced, rule)
             if listed:
                 self.used.add(rule.id)

@@ -228,8 +228,8 @@ def _align(theirs: dict[str, Any], ours: dict[str, Any], cut: bool) -> None:
         if recorded is None and cut:
             del ours["tasks"][ident]
             ours["order"] = [other for other in ours["order"] if other != ident]
-        elif recorded is not None and (not recorded["polled"] or not task["polled"]):
-            recorded["polled"] = task["polled"] = {}
+        elif recorded is not None and not recorded["polled"]:
+            task["polled"] = {}
     if "GET /v0/healthz" not in theirs["other"]:
         ours["other"].pop("GET /v0/healthz", None)
 

@@ -8,6 +8,7 @@ any part of one step, `[*]` for any item and `**` for any number of steps.
 from __future__ import annotations
 
 import fnmatch
+import functools
 import re
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -22,7 +23,8 @@ class Step(str):
     """One step of a path in its written form: `name`, `[key=value]`, `[3]`, `[*]` or `**`."""
 
 
-def parse(text: str) -> list[Step]:
+@functools.lru_cache(maxsize=10_000)
+def parse(text: str) -> tuple[Step, ...]:
     steps: list[Step] = []
     position = 0
     while position < len(text):
@@ -40,7 +42,7 @@ def parse(text: str) -> list[Step]:
         else:
             steps.append(Step(name))
         position = match.end()
-    return steps
+    return tuple(steps)
 
 
 def join(steps: Sequence[str]) -> str:
@@ -83,6 +85,7 @@ def matches(pattern: Sequence[str], path: Sequence[str]) -> bool:
     return bool(path) and step_matches(head, path[0]) and matches(rest, path[1:])
 
 
+@functools.lru_cache(maxsize=100_000)
 def step_matches(pattern: str, step: str) -> bool:
     if pattern == "[*]":
         return step.startswith("[")
