@@ -112,21 +112,19 @@ class BulkReader:
 
     async def _posted(self, wants: Sequence[Want]) -> list[bytes | CometError]:
         try:
-            body = await self._post(wants)
+            replies = await self._post(wants)
         except CometError as error:
             return [error] * len(wants)
-        if body is None:
+        if replies is None:
             return list(await asyncio.gather(*(self._got(want) for want in wants)))
-        if len(body) > _ROOMY_BYTES:
-            self._batch = max(1, min(self._batch, len(wants) * _ROOMY_BYTES // len(body)))
         found: list[bytes | CometError] = [CometError(f"{want.path}: no answer in the batch") for want in wants]
-        for reply in _replies.decode(body):
+        for reply in replies:
             if reply.id is not None and 0 <= reply.id < len(wants):
                 found[reply.id] = _settled(reply, wants[reply.id])
         return found
 
-    async def _post(self, wants: Sequence[Want]) -> bytes | None:
-        """The answer to a batch; None when this node takes none (and from then on)."""
+    async def _post(self, wants: Sequence[Want]) -> list[_Reply] | None:
+        """The answer to a batch; None when it has to be asked for one by one (for good where the node takes no batches)."""
         requests = [_Request(i, want.method, {"height": str(want.height)}) for i, want in enumerate(wants)]
         url = f"{self.client.base_url}/"
         headers = {"Content-Type": "application/json"}
@@ -135,15 +133,16 @@ class BulkReader:
                 url, data=_encode(requests), headers=headers, timeout=self._timeout
             ) as answer:
                 body = await answer.read()
-                if answer.status == HTTPStatus.OK and body.startswith(b"[") and _is_list_of_replies(body):
-                    return body
-                if answer.status >= 500:
-                    raise CometError(f"HTTP {answer.status}: {body[:512].decode(errors='replace')}")
+                if answer.status == HTTPStatus.OK and (replies := _list_of_replies(body)) is not None:
+                    if len(body) > _ROOMY_BYTES:
+                        self._batch = max(1, min(self._batch, len(wants) * _ROOMY_BYTES // len(body)))
+                    return replies
+                # a failing server says which height it means when it is asked for one
+                self._takes_posts = answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR
         except TimeoutError:
             raise CometError(f"POST {url}: no answer within {self._timeout.total:g} s") from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise CometError(f"POST {url}: {error or type(error).__name__}") from error
-        self._takes_posts = False
         return None
 
     async def _got(self, want: Want) -> bytes | CometError:
@@ -160,12 +159,13 @@ class BulkReader:
         return body
 
 
-def _is_list_of_replies(body: bytes) -> bool:
+def _list_of_replies(body: bytes) -> list[_Reply] | None:
+    if not body.startswith(b"["):
+        return None
     try:
-        _replies.decode(body)
+        return _replies.decode(body)
     except msgspec.MsgspecError:
-        return False
-    return True
+        return None
 
 
 def _settled(reply: _Reply, want: Want) -> bytes | CometError:
