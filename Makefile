@@ -22,6 +22,10 @@ $(STAMP): requirements-dev.txt pyproject.toml Cargo.toml $(shell find native -na
 replay: $(STAMP)
 	$(PY) -m replay $(if $(GOLDEN),--golden "$(GOLDEN)") $(foreach area,$(ONLY),--only $(area)) $(if $(CASE),--case "$(CASE)")
 
+# What a day begins with: everything built, so that all other targets start at once.
+dev: $(STAMP)
+	$(PY) -m seidev.build
+
 # Formatting, types, layers, generated files and the Rust kernel: no servers needed.
 check: $(STAMP)
 	.venv/bin/ruff check
@@ -37,6 +41,8 @@ check: $(STAMP)
 # What is generated from the models and checked in.
 generate: $(STAMP)
 	$(PY) -m seiops.api.crd --out deploy/crd
+	$(PY) -m seiops.sidecar.openapi > docs/contracts/sidecar-openapi.json
+	$(PY) -m seiops.controller.settings --markdown > docs/configuration.md
 
 fmt: $(STAMP)
 	.venv/bin/ruff check --fix --quiet || true
