@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -25,25 +26,24 @@ def owned_part(obj: Obj, manager: str) -> Any:
 
 def _project(value: Any, fields: dict[str, Any]) -> Any:
     """``value`` cut down to ``fields`` (the fieldsV1 encoding of metadata.managedFields)."""
-    names = [name for name in fields if name != "."]
-    if not names:
+    if not fields or (len(fields) == 1 and "." in fields):
         return value
     if isinstance(value, dict):
         part = {}
-        for name in names:
-            inner = value.get(name[2:], _ABSENT)
+        for name, below in fields.items():
+            inner = value.get(name[2:], _ABSENT) if name != "." else _ABSENT
             if inner is not _ABSENT:
-                part[name[2:]] = _project(inner, fields[name])
+                part[name[2:]] = _project(inner, below) if below else inner
         return part
     if isinstance(value, list):
-        return _project_list(value, names, fields)
+        return _project_list(value, fields)
     return value
 
 
-def _project_list(items: list[Any], names: list[str], fields: dict[str, Any]) -> list[Any]:
+def _project_list(items: list[Any], fields: dict[str, Any]) -> list[Any]:
     """List-map items are found by their keys (``k:``), set members by value (``v:``)."""
-    members = [orjson.loads(name[2:]) for name in names if name.startswith("v:")]
-    keys = [(orjson.loads(name[2:]), fields[name]) for name in names if name.startswith("k:")]
+    members = [_element(name) for name in fields if name.startswith("v:")]
+    keys = [(_element(name), below) for name, below in fields.items() if name.startswith("k:")]
     part = [item for item in items if item in members]
     for item in items:
         for key, inner in keys:
@@ -51,3 +51,9 @@ def _project_list(items: list[Any], names: list[str], fields: dict[str, Any]) ->
                 part.append(_project(item, inner))
                 break
     return part
+
+
+@lru_cache(maxsize=4096)
+def _element(name: str) -> Any:
+    """What the name of a list's element says; the same few stand in every object of a kind."""
+    return orjson.loads(name[2:])
