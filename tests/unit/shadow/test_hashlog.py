@@ -151,4 +151,4 @@ async def test_only_asks_no_node_and_passes_nothing_it_has_no_row_for(tmp_path: 
     assert shadow.requests == []
     assert lines[6]["verdict"] == "diverged"
     assert lines[25]["verdict"] == "gap"
-    assert "canonical hash log has no row for block 26" in lines[25]["reason"]
+    assert "canonical hash log has no row for block 26" in lines[25]["error"]
