@@ -8,6 +8,7 @@ from prometheus_client import CollectorRegistry
 
 from seidev.cluster import Access
 from seiops.kube import ApiError, Key, KubeClient, from_kubeconfig
+from seiops.kube import events as events_module
 from seiops.kube import leader as leader_module
 from seiops.kube.client.resource import CONFIG_MAPS, EVENTS, LEASES, key_of
 from seiops.kube.events import EventRecorder
@@ -119,6 +120,29 @@ async def test_events_keep_order_and_an_event_deleted_meanwhile_is_made_anew(
     running.cancel()
     (second,) = (await client.list(EVENTS, namespace)).items
     assert second["count"] == 1
+
+
+async def test_a_burst_about_many_objects_loses_nothing_and_tells_when_it_happened(
+    client: KubeClient, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorder = EventRecorder(client, "test-controller", field_manager="test")
+    monkeypatch.setattr(events_module, "_now", lambda: "2026-01-01T00:00:00Z")
+    objects = [{"name": f"o-{i}", "namespace": namespace, "uid": f"u-{i}"} for i in range(600)]
+    for metadata in objects:
+        about = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata}
+        recorder.event(about, "Normal", "First", "m")
+        recorder.event(about, "Normal", "Second", "m")
+    monkeypatch.setattr(events_module, "_now", lambda: "2026-01-01T01:00:00Z")
+    running = asyncio.create_task(recorder.run())
+    await recorder.flush(60)
+    running.cancel()
+    found = (await client.list(EVENTS, namespace)).items
+    assert len(found) == 1200
+    assert {(event["firstTimestamp"], event["lastTimestamp"]) for event in found} == {("2026-01-01T00:00:00Z",) * 2}
+    by_object: dict[str, list[str]] = {}
+    for event in sorted(found, key=lambda item: int(item["metadata"]["resourceVersion"])):
+        by_object.setdefault(event["involvedObject"]["name"], []).append(event["reason"])
+    assert all(reasons == ["First", "Second"] for reasons in by_object.values())
 
 
 class _Passes:
