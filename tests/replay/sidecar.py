@@ -16,6 +16,7 @@ from replay.context import ReplayContext
 from replay.report import CaseResult
 
 AREA = "sidecar"
+SLOW_LANES = 3
 _NAMESPACES = ("unshare", "--net", "--pid", "--uts", "--mount", "--fork", "--kill-child", "--mount-proc")
 _AS_USER = ("--user", "--map-root-user")
 
@@ -26,8 +27,9 @@ async def run(context: ReplayContext) -> AsyncIterator[CaseResult]:
         yield CaseResult(f"{AREA}/*", "skip", "this machine allows no network and process namespaces (unshare)")
         return
     queue: asyncio.Queue[CaseResult | None] = asyncio.Queue()
-    # One lane more than asked for: the cases that mostly wait (a seid that ignores SIGTERM for 90 s) go there.
-    lanes = [*(f"{index}/{context.lanes}" for index in range(context.lanes)), "slow"]
+    # Lanes beyond those asked for: cases that mostly wait (a seid that ignores SIGTERM for 90 s) cost nothing there.
+    lanes = [f"quick:{index}/{context.lanes}" for index in range(context.lanes)]
+    lanes += [f"slow:{index}/{SLOW_LANES}" for index in range(SLOW_LANES)]
     workers = [asyncio.create_task(_worker(context, wrapper, lane, queue)) for lane in lanes]
     try:
         left = len(workers)
@@ -60,7 +62,7 @@ async def _wrapper() -> tuple[str, ...] | None:
 async def _worker(
     context: ReplayContext, wrapper: tuple[str, ...], lane: str, queue: asyncio.Queue[CaseResult | None]
 ) -> None:
-    scratch = context.scratch / AREA / lane.replace("/", "-")
+    scratch = context.scratch / AREA / lane.replace("/", "-").replace(":", "-")
     scratch.mkdir(parents=True, exist_ok=True)
     arguments = [str(context.area_dir(AREA)), str(scratch), lane, context.case_glob or "*"]
     path = os.pathsep.join(str(context.root / folder) for folder in ("src", "tools", "tests"))

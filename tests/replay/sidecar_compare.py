@@ -74,6 +74,7 @@ def row(recorded: dict[str, Any], produced: dict[str, Any]) -> tuple[dict[str, A
     if right.get("status") == "running" and "result" in right:
         right["progress"] = "of a running task"
         del right["result"]
+    left, right = _rounded(left, right)
     left["error"], right["error"] = errors(recorded.get("error"), produced.get("error"))
     for side in (left, right):
         if side["error"] is None:
@@ -185,6 +186,27 @@ def _same_numbers(recorded: Any, produced: Any) -> tuple[Any, Any]:
         return [left for left, _ in both], [right for _, right in both]
     if type(recorded) is float and type(produced) is int and recorded == float(produced):
         return "<whole double>", "<integer>"
+    return recorded, produced
+
+
+def _rounded(recorded: Any, produced: Any) -> tuple[Any, Any]:
+    """Both documents, with an integer that upstream kept as a double only marked where the two mean the same."""
+    if isinstance(recorded, dict) and isinstance(produced, dict):
+        pairs = {key: _rounded(recorded[key], produced[key]) for key in recorded if key in produced}
+        return (
+            {key: pairs[key][0] if key in pairs else value for key, value in recorded.items()},
+            {key: pairs[key][1] if key in pairs else value for key, value in produced.items()},
+        )
+    if isinstance(recorded, list) and isinstance(produced, list) and len(recorded) == len(produced):
+        both = [_rounded(left, right) for left, right in zip(recorded, produced, strict=True)]
+        return [left for left, _ in both], [right for _, right in both]
+    if (
+        type(produced) is int
+        and type(recorded) in (int, float)
+        and recorded != produced
+        and recorded == float(produced)
+    ):
+        return "<rounded>", "<exact>"
     return recorded, produced
 
 

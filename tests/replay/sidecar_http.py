@@ -145,7 +145,7 @@ class Session:
                 (self._stage.home / noted[1]).write_text(noted[2])
             elif case.endswith("is a directory"):
                 key_file.mkdir()
-            elif "not" not in case and "missing" not in case and "no file" not in case:
+            elif "not found" not in str(line["response"].get("body")):
                 raise NotPosableError("the record does not say what the key file held")
         if case.startswith("write lock held") and self._lock is None:
             self._lock = sqlite3.connect(self._stage.home / "sidecar.db", isolation_level=None)
@@ -285,10 +285,11 @@ class Session:
         )
         recorded["headers"] = _headers(response.get("headers") or [], counted)
         produced["headers"] = _headers([list(pair) for pair in answer.headers], counted)
-        if len(interim := str(response["status_line"]).split(" | ")) > 1 or answer.interim:
-            produced["status"] = (
-                " | ".join([*answer.interim, answer.status_line]) if len(interim) > 1 else answer.status_line
-            )
+        if " 100 " in str(response["status_line"]):
+            # Both answers in sequence: the interim one and, in what follows it, the final one.
+            final = re.findall(r"HTTP/1\.1 [2-5]\d\d [^\r\n]*", json.dumps(response).replace("\\r\\n", "\r\n"))
+            recorded = {"status": response["status_line"], "final": final[-1] if final else None}
+            produced = {"status": (answer.interim or ["none"])[0], "final": answer.status_line if final else None}
         return recorded, produced
 
     def _bodies(self, line: dict[str, Any], recorded: Any, produced: Any) -> tuple[Any, Any]:

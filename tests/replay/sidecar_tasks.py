@@ -118,7 +118,9 @@ class Scene:
             # what a stopped task still publishes comes a moment after the answer
             wanted = set(self._recorded["s3_objects_written"])
             files = [self._stage.home / name for name in self._recorded["files_after"]]
-            await _eventually(lambda: wanted <= set(self._stage.s3.objects) and all(path.exists() for path in files), 5.0)
+            await _eventually(
+                lambda: wanted <= set(self._stage.s3.objects) and all(path.exists() for path in files), 5.0
+            )
         self._objects()
         self._files(before)
 
@@ -285,7 +287,7 @@ class Scene:
     def _before_stop(self, step: dict[str, Any]) -> float:
         """How long the recorder let the task run before it stopped it, where the record tells."""
         told = json.dumps(self._recorded["steps"])
-        submitted = re.search(r'submittedAt\W+([0-9T:.-]+Z)', told)
+        submitted = re.search(r"submittedAt\W+([0-9T:.-]+Z)", told)
         stopped = dict(step["response_headers"]).get("Date")
         if submitted is None or stopped is None:
             return PATIENCE_SECONDS
@@ -371,7 +373,8 @@ class Scene:
     def _objects(self) -> None:
         cut = self._recorded.get("pages") or {}
         recorded = {
-            place: _recorded_object(entry, cut.get(place)) for place, entry in self._recorded["s3_objects_written"].items()
+            place: _recorded_object(entry, cut.get(place))
+            for place, entry in self._recorded["s3_objects_written"].items()
         }
         produced: dict[str, Any] = {}
         for place, stored in self._stage.s3.objects.items():

@@ -37,13 +37,13 @@ def units(world: World) -> Iterator[Unit]:
 
 
 def share(found: list[Unit], lane: str) -> list[Unit]:
-    """The units of a lane: the slow ones, or every n-th of the others, balanced by how long they took when recorded."""
-    if lane == "slow":
-        return [unit for unit in found if unit.seconds > SLOW_SECONDS]
-    index, lanes = (int(part) for part in lane.split("/"))
+    """The units of lane `KIND:n/of`: slow or quick ones, balanced by how long they took when recorded."""
+    kind, _, place = lane.partition(":")
+    index, lanes = (int(part) for part in place.split("/"))
+    wanted = [unit for unit in found if (unit.seconds > SLOW_SECONDS) == (kind == "slow")]
     loads = [0.0] * lanes
     mine: list[Unit] = []
-    for unit in sorted((unit for unit in found if unit.seconds <= SLOW_SECONDS), key=lambda unit: -unit.seconds):
+    for unit in sorted(wanted, key=lambda unit: -unit.seconds):
         lightest = loads.index(min(loads))
         loads[lightest] += unit.seconds + 1.0
         if lightest == index:
