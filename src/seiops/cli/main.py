@@ -30,6 +30,7 @@ COMMANDS: dict[str, Entry] = {
     "nodes": Entry("seiops.cli.nodes", OPERATE),
     "explain": Entry("seiops.cli.explain", OPERATE),
     "syncers": Entry("seiops.cli.syncers", OPERATE),
+    "task": Entry("seiops.cli.task", OPERATE),
     "digest": Entry("seiops.cli.digest", PROVE),
     "verify": Entry("seiops.cli.verify", PROVE),
     "shadow": Entry("seiops.cli.shadow", PROVE),
