@@ -11,7 +11,6 @@ import base64
 import contextlib
 import gzip
 import json
-import os
 import shutil
 import signal
 import stat
