@@ -13,18 +13,17 @@ import argparse
 import asyncio
 import contextlib
 import json
+import logging
 import multiprocessing
 import re
 import resource
 import sys
 import tempfile
 import time
-import logging
-from multiprocessing.connection import Connection
 from collections.abc import AsyncIterator
 from dataclasses import asdict, dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 from aiohttp import web
@@ -198,34 +197,39 @@ async def export(small: bool, latency_ms: float, seconds: float) -> Measured:
             while time.monotonic() - started < seconds:
                 await exporter.run(first, first + 999, whole_pages=True)
                 first += 1000
-            return _measured("export-small" if small else "export-typical", latency_ms, first - 421, started, cpu, sum(sizes))
+            return _measured(
+                "export-small" if small else "export-typical", latency_ms, first - 421, started, cpu, sum(sizes)
+            )
 
 
 async def compare(latency_ms: float, seconds: float) -> Measured:
     watcher = _Quiet()
-    async with node("rpc-flatkv", False, latency_ms) as ours, node("rpc-memiavl", False, latency_ms) as theirs:
-        async with aiohttp.ClientSession() as session:
-            with tempfile.TemporaryDirectory() as scratch:
-                request = Request("bench", "none", rpc_endpoint=ours[0], canonical_rpc=theirs[0], migration=True, survey=True,
-                                  shadow_evm_rpc=ours[1], canonical_evm_rpc=theirs[1])  # fmt: skip
-                comparator = assemble.comparator(request, session, 421)
+    async with (
+        node("rpc-flatkv", False, latency_ms) as ours,
+        node("rpc-memiavl", False, latency_ms) as theirs,
+        aiohttp.ClientSession() as session,
+    ):
+        with tempfile.TemporaryDirectory() as scratch:
+            request = Request("bench", "none", rpc_endpoint=ours[0], canonical_rpc=theirs[0], migration=True, survey=True,
+                              shadow_evm_rpc=ours[1], canonical_evm_rpc=theirs[1])  # fmt: skip
+            comparator = assemble.comparator(request, session, 421)
 
-                async def latest() -> int:
-                    return 1_000_000
+            async def latest() -> int:
+                return 1_000_000
 
-                # one round over the recording, so that the nodes answer from memory
-                warm = Course(421, end=540, survey=True)
-                quiet = logging.getLogger("bench")
-                await Loop(comparator, _shelf(Path(scratch)), warm, latest, _Quiet(), quiet).run()
-                course = Course(541, survey=True)
-                loop = Loop(comparator, _shelf(Path(scratch)), course, latest, watcher, quiet)
-                started, cpu = time.monotonic(), time.process_time()
-                running = asyncio.ensure_future(loop.run())
-                done, _ = await asyncio.wait({running}, timeout=seconds)
-                found = _measured("compare-layers-0-2", latency_ms, watcher.blocks, started, cpu, 0)
-                running.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await running
+            # one round over the recording, so that the nodes answer from memory
+            warm = Course(421, end=540, survey=True)
+            quiet = logging.getLogger("bench")
+            await Loop(comparator, _shelf(Path(scratch)), warm, latest, _Quiet(), quiet).run()
+            course = Course(541, survey=True)
+            loop = Loop(comparator, _shelf(Path(scratch)), course, latest, watcher, quiet)
+            started, cpu = time.monotonic(), time.process_time()
+            running = asyncio.ensure_future(loop.run())
+            await asyncio.wait({running}, timeout=seconds)
+            found = _measured("compare-layers-0-2", latency_ms, watcher.blocks, started, cpu, 0)
+            running.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await running
     if watcher.odd:
         print(f"warning: blocks that are not clean: {watcher.odd[:5]}", file=sys.stderr)
     return found
@@ -252,7 +256,9 @@ def _show(found: Measured) -> None:
 
 async def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--latency", type=float, nargs="+", default=[0, 5, 50], help="milliseconds added to every answer")
+    parser.add_argument(
+        "--latency", type=float, nargs="+", default=[0, 5, 50], help="milliseconds added to every answer"
+    )
     parser.add_argument("--seconds", type=float, default=6, help="how long each measurement runs")
     parser.add_argument("--only", choices=("export-small", "export-typical", "compare"), action="append")
     parser.add_argument("--output", choices=("text", "json"), default="text")

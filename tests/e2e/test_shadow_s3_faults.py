@@ -7,7 +7,6 @@ import base64
 import gzip
 import hashlib
 import os
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -20,9 +19,7 @@ from seiops.shadow.export import Exporter, PageError, ProducerError
 from seiops.shadow.manifest import read_chain
 from seiops.shadow.sides import Patience
 from support.fault_proxy import Chooser, FaultProxy, always, once
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "unit" / "shadow"))
-from shadow_stands import Node, receipt, results, serving, shelf_in  # noqa: E402
+from support.shadow_nodes import Node, receipt, results, serving, shelf_in
 
 BLOCKS = 60
 PART = "partNumber="
@@ -63,7 +60,12 @@ async def _export(node: Node, store: Store, home: Path) -> int:
 
 @pytest.mark.parametrize(
     "choose",
-    [once("reset", "PUT", PART), once("slow-down", "PUT", PART), once("truncate", "PUT", PART), once("slow-down", "POST", "uploads")],
+    [
+        once("reset", "PUT", PART),
+        once("slow-down", "PUT", PART),
+        once("truncate", "PUT", PART),
+        once("slow-down", "POST", "uploads"),
+    ],
     ids=["reset", "slow-down", "truncated-answer", "slow-down-at-the-start"],
 )
 async def test_one_fault_is_survived_and_the_object_is_whole(

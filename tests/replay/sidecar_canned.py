@@ -94,7 +94,7 @@ def _transactions(entries: list[dict[str, Any]]) -> Any:
                 continue
     most = max(set(counts.values()), key=list(counts.values()).count, default=2)
     rare = most == 0 and any(counts.values())
-    return lambda height: (1 if rare and height % _LONG_EVERY == 0 else most)
+    return lambda height: 1 if rare and height % _LONG_EVERY == 0 else most
 
 
 def _canned_answers(height: int, txs: int) -> dict[str, str]:

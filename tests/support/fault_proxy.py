@@ -60,7 +60,9 @@ class FaultProxy:
             content = await answer.read()
             kept = {name: value for name, value in answer.headers.items() if name.lower() not in _HOP}
             if truncated:
-                response = web.StreamResponse(status=answer.status, headers={**kept, "Content-Length": str(len(content) + 64)})
+                response = web.StreamResponse(
+                    status=answer.status, headers={**kept, "Content-Length": str(len(content) + 64)}
+                )
                 await response.prepare(request)
                 await response.write(content)
                 return self._abort(request)

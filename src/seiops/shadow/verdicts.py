@@ -163,7 +163,13 @@ class Gap:
         if self.migration:
             found["migrationMode"] = True
         layer0 = {"appHashMatch": False, "lastResultsHashMatch": False, "gasUsedMatch": False}
-        return found | {"divergenceLayer": 0, "layer0": layer0, "verdict": "gap", "reason": "unreadable", "error": self.error}
+        return found | {
+            "divergenceLayer": 0,
+            "layer0": layer0,
+            "verdict": "gap",
+            "reason": "unreadable",
+            "error": self.error,
+        }
 
 
 @dataclass(frozen=True, slots=True)

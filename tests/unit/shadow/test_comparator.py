@@ -6,23 +6,23 @@ import asyncio
 from typing import Any
 
 import pytest
-from shadow_stands import (
+
+from seiops.shadow.receipts import ReceiptRules
+from seiops.shadow.verdicts import Compared, Unread
+from support.shadow_nodes import (
     ACCOUNT,
     SLOT,
     EvmFault,
     Node,
     block,
-    compare_one,
     comparator_for,
+    compare_one,
     receipt,
     request_for,
     results,
     serving,
     trace,
 )
-
-from seiops.shadow.receipts import ReceiptRules
-from seiops.shadow.verdicts import Compared, Unread
 
 
 def _differing(**planted: Any) -> Node:
@@ -53,7 +53,10 @@ async def test_app_hash_mismatch_shows_both_values() -> None:
 
 
 async def test_receipts_differ_with_fields_in_order() -> None:
-    odd = _receipts({"code": 7, "gas_used": "1", "gas_wanted": "2", "log": "x", "events": [], "data": "BB==", "codespace": "sdk"}, {})
+    odd = _receipts(
+        {"code": 7, "gas_used": "1", "gas_wanted": "2", "log": "x", "events": [], "data": "BB==", "codespace": "sdk"},
+        {},
+    )
     found = await compare_one(_differing(block_results=odd), Node(), migration=True)
     entry = found.record()["layer1"]["divergences"][0]
     assert entry["txIndex"] == 0
@@ -160,7 +163,9 @@ async def test_absent_null_and_empty_events_are_one() -> None:
 
 
 async def test_descriptive_fields_are_told_from_consensus_fields() -> None:
-    found = await compare_one(_differing(block_results=_receipts({"log": "", "events": []}, {})), Node(), migration=True)
+    found = await compare_one(
+        _differing(block_results=_receipts({"log": "", "events": []}, {})), Node(), migration=True
+    )
     record = found.record()
     assert (record["verdict"], record["reason"]) == ("diverged", "descriptive-fields")
     assert record["layer1"]["consensusMatch"] is True
@@ -195,7 +200,11 @@ async def test_layer_2_clean() -> None:
 @pytest.mark.parametrize(
     ("method", "value", "entry"),
     [
-        ("eth_getStorageAt", "0x4d", {"kind": "storage", "slot": SLOT, "shadow": "0x4d", "canonical": "0x" + "00" * 31 + "2a"}),
+        (
+            "eth_getStorageAt",
+            "0x4d",
+            {"kind": "storage", "slot": SLOT, "shadow": "0x4d", "canonical": "0x" + "00" * 31 + "2a"},
+        ),
         ("eth_getBalance", "0x6", {"kind": "balance", "shadow": "6", "canonical": "5"}),
         ("eth_getCode", "0x", {"kind": "code", "shadow": "0x", "canonical": "0x6001"}),
         ("eth_getTransactionCount", "0x6", {"kind": "nonce", "shadow": "6", "canonical": "5"}),
@@ -268,7 +277,11 @@ async def test_state_that_is_not_there_yet_is_no_verdict() -> None:
 
 async def test_results_that_are_not_there_yet_are_no_divergence() -> None:
     shadow = Node()
-    shadow.plant("block_results", 5, {"code": -32603, "message": "Internal error", "data": "could not find results for height #5"})
+    shadow.plant(
+        "block_results",
+        5,
+        {"code": -32603, "message": "Internal error", "data": "could not find results for height #5"},
+    )
     outcome = await compare_one(shadow, Node(), migration=True)
     assert isinstance(outcome, Unread)
     assert outcome.not_ready

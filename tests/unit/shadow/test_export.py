@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from shadow_stands import Node, results, serving, shelf_in
 
 from seiops.objectstore import StoreError, open_store
 from seiops.seid.bulk import BulkReader
@@ -18,6 +17,7 @@ from seiops.shadow.export import Exporter, PageError, ProducerError
 from seiops.shadow.manifest import What, read_chain
 from seiops.shadow.progress import ProgressError, RunKey
 from seiops.shadow.sides import Patience
+from support.shadow_nodes import Node, results, serving, shelf_in
 
 KEY = RunKey("b", "run/", "export")
 
@@ -172,7 +172,9 @@ class _Refusing:
 
 
 @pytest.mark.parametrize("after_draining", [False, True])
-async def test_upload_fault_is_the_stores_and_never_deadlocks_the_producer(tmp_path: Path, after_draining: bool) -> None:
+async def test_upload_fault_is_the_stores_and_never_deadlocks_the_producer(
+    tmp_path: Path, after_draining: bool
+) -> None:
     store = _Refusing(open_store(f"file://{tmp_path}/bucket"), after_draining=after_draining)
     with pytest.raises(PageError) as caught:
         await _export(Node(latest=1000), tmp_path, 1, 1000, store=store)

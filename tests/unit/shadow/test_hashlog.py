@@ -8,37 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from shadow_stands import Heard, Node, comparator_for, loop_for, pages_in, request_for, serving, shelf_in
 from typer.testing import CliRunner
 
 from seiops.cli.main import app
 from seiops.shadow.hashlog import HashLogError, LogReader, diff, rows, slice_lines
 from seiops.shadow.hashlog_layer import HashLogLayer
 from seiops.shadow.loop import Course, Loop
-
-
-def write(path: Path, heights: range, *, engine: str = "flatKV/root", changed: dict[int, str] | None = None) -> Path:
-    """Columns in an order of the engine's own."""
-    order = ["block_number", "changeset", engine, "resultHash", "blockHash"]
-    if engine.startswith("mem"):
-        order = ["block_number", "blockHash", engine, "changeset", "resultHash"]
-    lines = [",".join(order)]
-    for height in heights:
-        row = {"block_number": str(height), "changeset": f"{height:016x}", "resultHash": f"{height:064x}",
-               "blockHash": f"{height * 7:064x}", engine: engine[:3]}  # fmt: skip
-        if changed and height in changed:
-            row[changed[height]] = "f" * 16
-        lines.append(",".join(row[name] for name in order))
-    path.write_text("\n".join(lines) + "\n")
-    return path
-
-
-def folder(path: Path, **given: Any) -> Path:
-    path.mkdir()
-    write(path / "0-1-40-unknown.hlog", range(1, 41), **given)
-    write(path / "1-41-80-unknown.hlog", range(41, 81), **given)
-    write(path / "2-unknown.hlog.u", range(80, 101), **given)
-    return path
+from support.hash_logs import folder, write
+from support.shadow_nodes import Heard, Node, comparator_for, loop_for, pages_in, request_for, serving, shelf_in
 
 
 def test_rows_of_a_directory_come_in_order_and_once(tmp_path: Path) -> None:
@@ -61,7 +38,9 @@ def test_heights_of_one_log_only_are_missing_inside_the_common_range(tmp_path: P
     left = write(tmp_path / "a.csv", range(10, 31))
     right = tmp_path / "b.csv"
     write(right, range(1, 51))
-    right.write_text("".join(line for line in right.read_text().splitlines(keepends=True) if not line.startswith("20,")))
+    right.write_text(
+        "".join(line for line in right.read_text().splitlines(keepends=True) if not line.startswith("20,"))
+    )
     found = diff(left, right)
     assert (found.only_left, found.only_right, found.compared) == ([20], [], 20)
 
@@ -118,7 +97,9 @@ def test_command_line_errors_are_sentences(tmp_path: Path) -> None:
     assert "no such hash log" in found.stderr
 
 
-async def _run(tmp_path: Path, mode: str, *, changed: dict[int, str], shadow: Node, upto: int = 30) -> list[dict[str, Any]]:
+async def _run(
+    tmp_path: Path, mode: str, *, changed: dict[int, str], shadow: Node, upto: int = 30
+) -> list[dict[str, Any]]:
     ours = folder(tmp_path / "ours", changed=changed)
     theirs = write(tmp_path / "theirs.csv", range(1, 26), engine="memIAVL/root")
     layer = HashLogLayer(mode, ours, str(theirs), "r", True)

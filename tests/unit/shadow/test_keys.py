@@ -6,11 +6,11 @@ import json
 from typing import Any
 
 import pytest
-from shadow_stands import Node, compare_one, receipt, results
 
 from seiops.shadow.addresses import checksummed, keccak256
 from seiops.shadow.statereads import keys_of
 from seiops.shadow.touched import TraceError, parse_trace, watched
+from support.shadow_nodes import Node, compare_one, receipt, results
 
 A, B = "0x" + "11" * 20, "0x" + "0A" * 20
 S1, S2 = "0x" + "00" * 31 + "01", "0x" + "00" * 31 + "02"
@@ -22,7 +22,10 @@ def _parsed(*elements: Any) -> Any:
 
 def test_union_of_pre_and_post_sorted() -> None:
     found = _parsed(
-        {"txHash": "0x1", "result": {"pre": {A: {"storage": {S2: S1}}}, "post": {A: {"storage": {S1: S1}}, B: {"nonce": 3}}}}
+        {
+            "txHash": "0x1",
+            "result": {"pre": {A: {"storage": {S2: S1}}}, "post": {A: {"storage": {S1: S1}}, B: {"nonce": 3}}},
+        }
     )
     keys = [(key.kind, key.address.hex()[:2], key.slot and key.slot[-1]) for key in keys_of(found)]
     assert keys == [
@@ -50,7 +53,12 @@ def test_transaction_without_a_trace_is_a_problem(element: Any) -> None:
 
 @pytest.mark.parametrize(
     "raw",
-    [b"null", b"{}", b'[{"result":{"pre":{"0x12":{}}}}]', b'[{"result":{"pre":{"0x%s":{"code":"0x1"}}}}]' % (b"11" * 20)],
+    [
+        b"null",
+        b"{}",
+        b'[{"result":{"pre":{"0x12":{}}}}]',
+        b'[{"result":{"pre":{"0x%s":{"code":"0x1"}}}}]' % (b"11" * 20),
+    ],
 )
 def test_malformed_trace_fails_as_a_whole(raw: bytes) -> None:
     with pytest.raises(TraceError):

@@ -11,7 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from shadow_stands import (
+
+from seiops.objectstore import StoreError, open_store
+from seiops.shadow import progress
+from seiops.shadow.loop import Course, FlushError, Loop
+from seiops.shadow.manifest import read_chain
+from seiops.shadow.pages import COMPARE_PAGE
+from support.shadow_nodes import (
     EvmFault,
     Heard,
     Node,
@@ -27,12 +33,6 @@ from shadow_stands import (
     shelf_in,
     with_state,
 )
-
-from seiops.objectstore import StoreError, open_store
-from seiops.shadow import progress
-from seiops.shadow.loop import Course, FlushError, Loop
-from seiops.shadow.manifest import read_chain
-from seiops.shadow.pages import COMPARE_PAGE
 
 POLL = 0.01
 
@@ -56,6 +56,13 @@ def _last(home: Path) -> int | None:
     except FileNotFoundError:
         return None
     return found
+
+
+async def _buffered(loop: Loop, height: int) -> None:
+    """Once a block was told it is in the page after the next turn of the event loop, unless its page is just being stored."""
+    async with asyncio.timeout(10):
+        while not loop.page or loop.page[-1].height != height:  # noqa: ASYNC110
+            await asyncio.sleep(0)
 
 
 async def _stop(running: asyncio.Task[str]) -> None:
@@ -122,11 +129,14 @@ async def test_250_blocks_are_two_pages_and_50_buffered_and_cancel_flushes_once(
         running = asyncio.ensure_future(loop.run())
         await asyncio.wait_for(heard.reached[250].wait(), 30)
         assert heard.pages == [(1, 100), (101, 200)]
-        while len(loop.page) < 50:
-            await asyncio.sleep(0)
+        await _buffered(loop, 250)
         await _stop(running)
     assert heard.pages == [(1, 100), (101, 200), (201, 250)]
-    assert list(pages_in(tmp_path)) == ["1-100.compare.ndjson.gz", "101-200.compare.ndjson.gz", "201-250.compare.ndjson.gz"]
+    assert list(pages_in(tmp_path)) == [
+        "1-100.compare.ndjson.gz",
+        "101-200.compare.ndjson.gz",
+        "201-250.compare.ndjson.gz",
+    ]
     assert _last(tmp_path) == 250
 
 
@@ -153,8 +163,7 @@ async def test_survey_goes_on_where_it_was_stopped_without_gap_or_double(tmp_pat
                 loop.shelf.writer.head = own.manifest
             running = asyncio.ensure_future(loop.run())
             await asyncio.wait_for(heard.reached[stop_at].wait(), 30)
-            while not loop.page or loop.page[-1].height != stop_at:
-                await asyncio.sleep(0)
+            await _buffered(loop, stop_at)
             await _stop(running)
         start = progress.begin(tmp_path, loop.shelf.progress.key, asked=None).height
     for lines in sorted(pages_in(tmp_path).values(), key=lambda lines: lines[0]["height"]):
@@ -256,11 +265,15 @@ async def test_tripwire_ends_indeterminate_not_diverged(tmp_path: Path) -> None:
 
 async def test_first_block_after_a_snapshot_does_not_trip(tmp_path: Path) -> None:
     canonical = Node(latest=30)
-    canonical.plant_state("debug_traceBlockByNumber", 1, EvmFault("failed to load validators for block 0 from tendermint"))
+    canonical.plant_state(
+        "debug_traceBlockByNumber", 1, EvmFault("failed to load validators for block 0 from tendermint")
+    )
     depth = {"after_snapshot": 1}
     async with looping(Node(latest=30), canonical, tmp_path, Heard(), state=True, depth=depth, end=10) as loop:
         assert await loop.run() == "end-height"
-    assert [line["verdict"] for line in pages_in(tmp_path)["1-10.compare.ndjson.gz"]] == ["indeterminate"] + ["clean"] * 9
+    assert [line["verdict"] for line in pages_in(tmp_path)["1-10.compare.ndjson.gz"]] == ["indeterminate"] + [
+        "clean"
+    ] * 9
 
 
 async def test_verdict_does_not_depend_on_the_mode(tmp_path: Path) -> None:

@@ -13,12 +13,12 @@ from typing import Any
 import aiohttp
 import orjson
 import pytest
-from shadow_stands import Heard, loop_for, pages_in, shelf_in
 
 from seidev.chain import Answer, ChainServer, Recording, Replay, Window
 from seiops.shadow import assemble, preflight
 from seiops.shadow.loop import Course
 from seiops.shadow.request import Request
+from support.shadow_nodes import Heard, loop_for, pages_in, shelf_in
 
 DATA = Path(__file__).resolve().parents[2] / "data" / "chain"
 FIRST, LAST = 421, 450

@@ -6,12 +6,12 @@ import json
 from typing import Any
 
 import pytest
-from shadow_stands import EvmFault, Node, block, compare_one, flat_error, results, serving
 
 from seiops.seid.bulk import BulkReader, HeightNotReadyError, HeightPrunedError, Want
 from seiops.seid.comet import CometError
 from seiops.seid.evm import Call, EvmClient, EvmError
 from seiops.shadow.verdicts import Compared, Unread
+from support.shadow_nodes import EvmFault, Node, block, compare_one, flat_error, results, serving
 
 
 async def _read(node: Node, want: Want) -> bytes | CometError:
@@ -149,7 +149,9 @@ class _Limited(Node):
         if isinstance(asked, list) and len(asked) > 3:
             from aiohttp import web
 
-            return web.json_response({"jsonrpc": "2.0", "id": None, "error": {"code": -32600, "message": "batch too large"}})
+            return web.json_response(
+                {"jsonrpc": "2.0", "id": None, "error": {"code": -32600, "message": "batch too large"}}
+            )
         return await super().evm(request)
 
 

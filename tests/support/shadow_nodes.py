@@ -251,9 +251,7 @@ def comparator_for(request: Request, session: aiohttp.ClientSession, **depth: An
     return Comparator(built.shadow, built.canonical, Depth(**given), built.tracers, built.watched)
 
 
-async def compare_one(
-    shadow: Node, canonical: Node, height: int = 5, *, settle: bool = False, **changes: Any
-) -> Any:
+async def compare_one(shadow: Node, canonical: Node, height: int = 5, *, settle: bool = False, **changes: Any) -> Any:
     """The outcome of one height, nodes served for just that. `state=True` adds Layer 2."""
     async with serving(shadow, canonical) as session:
         extra = with_state(shadow, canonical) if changes.pop("state", False) else {}
