@@ -2,11 +2,15 @@
 
 import asyncio
 import contextlib
+import fcntl
 import json
 import os
+import signal
 import socket
+import struct
 import subprocess
 import sys
+import termios
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +26,7 @@ from seiops.seid.comet import CometError
 from support.command import SOURCE, command_environment, seiops
 from support.controlled import CHAIN, USER, Controlled, controlled
 from support.kubectl import Kubectl
+from support.reaching import reach
 
 RECORDING = Path(__file__).resolve().parents[1] / "data" / "chain" / "rpc-memiavl.jsonl.zst"
 STATE_SYNC: dict[str, Any] = {"fullNode": {"snapshot": {"stateSync": {}}}}
@@ -298,3 +303,33 @@ async def test_labels_and_all_namespaces(world: Controlled) -> None:
     assert any(
         line.split()[:4] == [world.namespace, "chosen", CHAIN, "archive"] for line in everywhere.out.splitlines()
     )
+
+
+async def test_the_live_table_draws_on_a_terminal_and_ends_on_ctrl_c(world: Controlled) -> None:
+    await world.create_node("watched")
+    ours, theirs = os.openpty()
+    fcntl.ioctl(ours, termios.TIOCSWINSZ, struct.pack("HHHH", 20, 150, 0, 0))
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "seiops.cli", "nodes", "-w", "--rpc=off", *access_flags(world)),
+        env=command_environment({"TERM": "xterm-256color"}),
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    drawn = bytearray()
+    loop = asyncio.get_running_loop()
+    loop.add_reader(ours, lambda: drawn.extend(os.read(ours, 65536)))
+    try:
+        await reach(lambda: b"watched" in drawn)
+        world.start()
+        await reach(lambda: b"Running" in drawn)
+        process.send_signal(signal.SIGINT)
+        assert await asyncio.wait_for(process.wait(), 20) == 130
+    finally:
+        loop.remove_reader(ours)
+        os.close(ours)
+        if process.returncode is None:
+            process.kill()
+    # The screen is given back as it was.
+    assert b"\x1b[?1049l" in drawn
