@@ -53,6 +53,11 @@ def memory_mib(pid: int, what: str = "VmRSS") -> float:
     return 0.0
 
 
+def cpu_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(") ", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 @contextlib.contextmanager
 def running(program: list[str], home: Path, extra: dict[str, str]) -> Iterator[tuple[subprocess.Popen[bytes], float]]:
     """The process and the seconds until its first answer."""
@@ -158,7 +163,9 @@ def main() -> None:
             report(
                 "idle VmRSS after 5 s", memory_mib(process.pid), GO["idle MiB"], "MiB", target="<= 64", better="lower"
             )
+            before = cpu_seconds(process.pid)
             took = submits(options.submits)
+            spent = (cpu_seconds(process.pid) - before) / len(took) * 1000
             rate = len(took) / sum(took)
             report("submits by one client", rate, GO["submits/s"], "/s", target=">= 1000", better="higher")
             report(
@@ -169,6 +176,7 @@ def main() -> None:
                 target="1",
                 better="lower",
             )
+            print(f"  CPU of the sidecar for one, its run included {spent:.2f} ms")
             process.send_signal(signal.SIGKILL)
             process.wait()
             with sqlite3.connect(home / "sidecar.db") as db:
