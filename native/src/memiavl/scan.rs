@@ -172,6 +172,23 @@ impl State {
         Ok(leaves)
     }
 
+    /// Feed every row but the accounts to one sink, strictly in key order: misc rows may lie between the accounts' leaves.
+    pub fn ordinary_in_order(&self, sink: &mut impl Sink, scan: Scan<'_>) -> Result<u64> {
+        let path = self.leaves_path();
+        let mut merged = self.merged(&[], None, scan.heights, &path, scan.progress)?;
+        let mut physical = b"evm/".to_vec();
+        while merged.advance()? {
+            let (key, value) = (merged.key(), merged.value());
+            match raw_kind(key) {
+                RawKind::Nonce => check_length(key, value, 8, scan.wording)?,
+                RawKind::Codehash => check_length(key, value, 32, scan.wording)?,
+                _ => ordinary_row(key, value, merged.version(), &mut physical, scan.wording, sink)?,
+            }
+        }
+        merged.finish()?;
+        Ok(merged.leaves)
+    }
+
     /// Every raw leaf (key, value, version) in key order.
     pub fn raw_leaves(
         &self,

@@ -104,7 +104,7 @@ impl PyMemiavl {
         shards(py, &sink, leaves)
     }
 
-    /// Matching rows in key order (accounts last) to `on_rows`, in batches; returns the number of leaves.
+    /// Matching rows in key order to `on_rows`, in batches; returns the number of leaves.
     fn inspect_rows(
         &self,
         py: Python<'_>,
@@ -115,7 +115,11 @@ impl PyMemiavl {
     ) -> PyResult<u64> {
         let scan = self.how(progress, wording_name, 1, true)?;
         let query = query_of(query)?;
-        export(py, &Selection::Query(query), &on_rows, |sink| self.state.scan_in_order(sink, scan))
+        let accounts = query.bucket == Bucket::Account;
+        export(py, &Selection::Query(query), &on_rows, |sink| match accounts {
+            true => self.state.scan_in_order(sink, scan),
+            false => self.state.ordinary_in_order(sink, scan),
+        })
     }
 
     /// Storage leaves with their versions, zero values skipped before their length is looked at (1.11).

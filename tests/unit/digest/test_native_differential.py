@@ -131,7 +131,8 @@ def memiavl_says(
         if mode is OpenMode.SNAPSHOT:
             listed: list[Row] = []
             store.inspect(query, normalization, listed.append)
-            said.append(sorted((row.key, row.payload) for row in listed))
+            order = sorted if query.bucket is Bucket.ACCOUNT else list
+            said.append(order((row.key, row.payload) for row in listed))
     if mode is OpenMode.SNAPSHOT and query.key_offset >= 4:
         details: list[Row] = []
         outcome = store.storage_details(query, details.append)
