@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from functools import partial
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -19,7 +20,8 @@ from seiops.cli import digest_views as views
 from seiops.digest import seidb_cli
 from seiops.digest.arguments import DigestArguments
 from seiops.digest.command import migration_status, run_digest, run_inspect
-from seiops.digest.engines import engine_named
+from seiops.digest.engine import Engine as DigestEngine
+from seiops.digest.engines import with_engine
 from seiops.digest.errors import DigestError
 from seiops.digest.report import migration_status as status_members
 
@@ -155,24 +157,30 @@ def status(
 ) -> None:
     """Tell how far a FlatKV store's migration is."""
     try:
-        version, state = migration_status(DigestArguments(db_dir=db_dir, height=height), engine_named(engine, [db_dir]))
+        arguments = DigestArguments(db_dir=db_dir, height=height)
+        version, state = with_engine(engine, [db_dir], partial(migration_status, arguments))
     except DigestError as error:
         fail(error)
     views.show_status(status_members(version, state), format_)
 
 
 def _digest(arguments: DigestArguments, format_: views.Format) -> None:
-    try:
-        engine = engine_named(arguments.engine, arguments.roots)
+    def run(engine: DigestEngine) -> None:
         with views.digest_view(format_, engine) as view:
             run_digest(arguments, engine, view)
+
+    try:
+        with_engine(arguments.engine, arguments.roots, run)
     except DigestError as error:
         fail(error)
 
 
 def _inspect(arguments: DigestArguments, format_: views.Format) -> None:
+    def run(engine: DigestEngine) -> None:
+        run_inspect(arguments, engine, views.inspect_view(format_))
+
     try:
-        run_inspect(arguments, engine_named(arguments.engine, arguments.roots), views.inspect_view(format_))
+        with_engine(arguments.engine, arguments.roots, run)
     except DigestError as error:
         fail(error)
 

@@ -14,7 +14,7 @@ import typer
 from seiops.cli.digest_views import Format, wide_console
 from seiops.digest.arguments import DigestArguments, normalization
 from seiops.digest.engine import Engine, OpenOptions, Shard
-from seiops.digest.engines import engine_named
+from seiops.digest.engines import with_engine
 from seiops.digest.errors import DigestError
 from seiops.digest.keys import Bucket
 from seiops.digest.localize import (
@@ -173,8 +173,11 @@ class _OpenedStore:
 
     def __init__(self, name: str, height: int, decoder: str, engine: str, threads: int) -> None:
         source = parse_source(name, height, normalization(DigestArguments(memiavl_normalization=decoder)))
-        self._engine = engine_named(engine, source.root.split("+"))
-        self._source = OpenedSource(source, self._engine, OpenOptions(threads=threads))
+
+        def opened(chosen: Engine) -> tuple[OpenedSource, Engine]:
+            return OpenedSource(source, chosen, OpenOptions(threads=threads)), chosen
+
+        self._source, self._engine = with_engine(engine, source.root.split("+"), opened)
 
     def __enter__(self) -> tuple[OpenedSource, Engine]:
         return self._source, self._engine

@@ -17,7 +17,7 @@ from typing import Any
 
 from seiops.digest.engine import Engine, OpenOptions, ScanHooks
 from seiops.digest.engines import engine_named, has_native
-from seiops.digest.errors import DigestError
+from seiops.digest.errors import DigestError, ReferenceOnlyError
 from seiops.digest.launch import confine
 from seiops.digest.memiavl.snapshot import EVM_TREE, snapshot_name
 from seiops.digest.model import Backend, Normalization, OpenMode, Progress, Verification
@@ -49,8 +49,7 @@ def main(argv: Sequence[str]) -> int:
     request = ChildRequest(**json.loads(argv[0]))
     confine(request.memory_bytes)
     try:
-        engine = engine_named("native" if has_native() else "reference")
-        sides = _run(request, engine)
+        engine, sides = _run_somehow(request)
     except DigestError as error:
         _say({"error": str(error)})
         return 1
@@ -65,6 +64,18 @@ def main(argv: Sequence[str]) -> int:
         }
     )
     return 0
+
+
+def _run_somehow(request: ChildRequest) -> tuple[Engine, dict[str, SideDigest]]:
+    """Run on the native engine; where there is none, or it declines the store, on the reference engine, which then is named."""
+    if has_native():
+        native = engine_named("native")
+        try:
+            return native, _run(request, native)
+        except ReferenceOnlyError:
+            pass
+    reference = engine_named("reference")
+    return reference, _run(request, reference)
 
 
 def _run(request: ChildRequest, engine: Engine) -> dict[str, SideDigest]:

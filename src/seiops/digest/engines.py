@@ -5,13 +5,15 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import StrEnum
+from typing import TypeVar
 
 from seiops.digest.engine import Engine
-from seiops.digest.errors import DigestError
+from seiops.digest.errors import DigestError, ReferenceOnlyError
 from seiops.digest.reference import ReferenceEngine
 
+T = TypeVar("T")
 NATIVE_MODULE = "seiops.digest.native"
 SMALL_STORE_BYTES = 64 * 1024 * 1024
 
@@ -38,6 +40,17 @@ def engine_named(name: str, roots: Sequence[str] = ()) -> Engine:
         return ReferenceEngine()
     engine: Engine = importlib.import_module(NATIVE_MODULE).NativeEngine()
     return engine
+
+
+def with_engine(name: str, roots: Sequence[str], run: Callable[[Engine], T]) -> T:
+    """Run something on the engine of that name; where `auto` chose the native one and it declines a store, on the reference."""
+    engine = engine_named(name, roots)
+    try:
+        return run(engine)
+    except ReferenceOnlyError:
+        if name != EngineName.AUTO:
+            raise
+        return run(ReferenceEngine())
 
 
 def has_native() -> bool:

@@ -14,3 +14,7 @@ class DigestError(Exception):
 
 class UnsupportedFormatError(DigestError):
     """The bytes are of a format this engine does not read: refused with the file named, never guessed at."""
+
+
+class ReferenceOnlyError(UnsupportedFormatError):
+    """A store this engine declines to open although the reference engine can read it; raised before anything is scanned."""

@@ -27,7 +27,7 @@ from seiops.digest.engine import (
     Shard,
     ShardTree,
 )
-from seiops.digest.errors import DigestError, UnsupportedFormatError
+from seiops.digest.errors import DigestError, ReferenceOnlyError
 from seiops.digest.files import clean_path, join_path
 from seiops.digest.flatkv.blocks import StateLog, open_block_log
 from seiops.digest.flatkv.layout import CHURNING, SnapshotLayout, describe_snapshot, not_a_store, select_snapshot
@@ -456,10 +456,10 @@ def _require_index_files(tree_dir: str) -> None:
     try:
         leaves, nodes = (Path(tree_dir, name).stat().st_size for name in ("leaves", "nodes"))
     except FileNotFoundError as error:
-        raise UnsupportedFormatError(f"{error.filename}: missing, the native engine needs it") from error
+        raise ReferenceOnlyError(f"{error.filename}: missing, the native engine needs it") from error
     record = 48
     if leaves % record or nodes % record or max(leaves - record, 0) != nodes:
-        raise UnsupportedFormatError(
+        raise ReferenceOnlyError(
             f"{tree_dir}: leaves ({leaves} bytes) and nodes ({nodes} bytes) do not fit together, the native engine needs both"
         )
 

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from functools import partial
 from typing import TextIO
 
 from seiops.digest import arguments as flags
 from seiops.digest.command import migration_status, run_digest, run_inspect
-from seiops.digest.engines import engine_named
+from seiops.digest.engines import with_engine
 from seiops.digest.errors import DigestError
 from seiops.digest.report import SeidbReport
 
@@ -34,10 +35,9 @@ def main(argv: Sequence[str], out: TextIO | None = None, err: TextIO | None = No
 def _run(argv: Sequence[str], report: SeidbReport) -> None:
     command = next((word for word in argv[:1] if word in STATUS_COMMANDS), None)
     arguments = flags.parse_flags(argv)
-    engine = engine_named(arguments.engine, arguments.roots)
     if command is not None:
-        report.status(*migration_status(arguments, engine))
+        report.status(*with_engine(arguments.engine, arguments.roots, partial(migration_status, arguments)))
     elif arguments.inspect_bucket:
-        run_inspect(arguments, engine, report)
+        with_engine(arguments.engine, arguments.roots, lambda engine: run_inspect(arguments, engine, report))
     else:
-        run_digest(arguments, engine, report)
+        with_engine(arguments.engine, arguments.roots, lambda engine: run_digest(arguments, engine, report))

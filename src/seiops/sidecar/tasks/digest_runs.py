@@ -133,13 +133,17 @@ class SeidbRun:
 
 
 class NativeRun:
-    """Runs our own engine. `engine` and `engine_version` say which one it was, once a side has come back."""
+    """Runs our own engine. `versions` says, by name, which ones it was once both sides have come back."""
 
     def __init__(self, ctx: TaskContext, job: DigestJob) -> None:
         self._ctx = ctx
         self._job = job
-        self.engine = ""
-        self.engine_version = ""
+        self.versions: dict[str, str] = {}
+
+    @property
+    def engine(self) -> str:
+        """`native`; `reference` or `native+reference` where the native engine declined a store."""
+        return "+".join(sorted(self.versions))
 
     async def flatkv(self) -> SideDigest:
         sides = await self._run(Backend.FLATKV, self._job.flatkv_dir, "flatkv digest")
@@ -171,7 +175,7 @@ class NativeRun:
             kept = _kept(ended.stderr)
             text = f"{TASK}: {what}: the digest process ended with {ended.how}"
             raise TaskError(f"{text} (stderr: {kept})" if kept else text, hint=_hint(ended, self._job))
-        self.engine, self.engine_version = answer["engine"], answer["engine_version"]
+        self.versions[answer["engine"]] = answer["engine_version"]
         try:
             return {name: from_wire(members) for name, members in answer["sides"].items()}
         except DigestError as error:

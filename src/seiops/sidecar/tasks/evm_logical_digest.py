@@ -169,7 +169,7 @@ async def _run_native(ctx: TaskContext, job: DigestJob) -> _Results:
     memiavl = await run.memiavl()
     for name, side in memiavl.items():
         _require_height("memiavl", side, job.height, f" ({name})")
-    return _Results(flatkv, memiavl, Provenance(run.engine, {run.engine: run.engine_version}))
+    return _Results(flatkv, memiavl, Provenance(run.engine, run.versions))
 
 
 async def _run_seidb(ctx: TaskContext, request: _Request) -> _Results:
