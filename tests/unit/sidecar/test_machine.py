@@ -16,7 +16,7 @@ from pathlib import Path
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from seiops.sidecar.engine import Engine, Submission
 from seiops.sidecar.store import TaskStore
@@ -205,5 +205,5 @@ class SidecarMachine(RuleBasedStateMachine):
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-SidecarMachine.TestCase.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
-TestSidecarMachine = SidecarMachine.TestCase
+def test_the_engine_keeps_its_promises_whatever_happens_in_whatever_order():
+    run_state_machine_as_test(SidecarMachine, settings=settings(max_examples=40, stateful_step_count=25, deadline=None))
