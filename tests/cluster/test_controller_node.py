@@ -9,6 +9,7 @@ import pytest
 
 from seidev.cluster import Access
 from seiops.controller.kinds import SEI_NODES
+from seiops.kube import Resource
 from seiops.kube.client.resource import CONFIG_MAPS, JOBS, PERSISTENT_VOLUME_CLAIMS, SERVICES, STATEFUL_SETS
 from support.controlled import CHAIN, IMAGE, LATEST, Controlled, condition_of, controlled, is_steady, task_of
 from support.reaching import reach
@@ -388,3 +389,25 @@ async def test_no_secret_is_listed_or_watched(world: Controlled) -> None:
     await world.create_node()
     await world.steady()
     assert not [made for made in LATEST[-1].made if "/secrets" in made[1]]
+
+
+async def test_a_rollout_goes_on_when_its_pod_appears_not_at_the_next_poll(world: Controlled) -> None:
+    world.scale = 1.0
+    world.start()
+    await world.create_node()
+    await world.steady()
+    quota = {
+        "apiVersion": "v1",
+        "kind": "ResourceQuota",
+        "metadata": {"name": "no-pods", "namespace": world.namespace},
+        "spec": {"hard": {"pods": "0"}},
+    }
+    quotas = Resource("", "v1", "resourcequotas", "ResourceQuota")
+    await world.client.create(quotas, quota, field_manager="test")
+    await world.patch_node(image="registry.example/seid:v2")
+    await world.until(lambda node: task_of(node, "replace-pod").get("status") == "Complete")
+    began = asyncio.get_running_loop().time()
+    await world.client.delete(quotas, "no-pods", world.namespace)
+    await world.until(lambda node: node["status"].get("currentImage") == "registry.example/seid:v2")
+    # A look that nothing but time brings about comes after 30 s.
+    assert asyncio.get_running_loop().time() - began < 25

@@ -27,6 +27,11 @@ from seiops.kube import ApiError, Key
 log = structlog.get_logger("plan")
 
 
+_WOKEN = (TaskType.REPLACE_POD, TaskType.OBSERVE_IMAGE)
+"""Tasks that wait for nothing but StatefulSet and Pod, whose watches wake the node. Polled as others are, a thousand
+nodes that wait for their Pods would keep the controller busy with looking."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Done:
     """The task is complete."""
@@ -126,7 +131,9 @@ async def _run_here(node: SeiNode, task: PlannedTask, task_type: TaskType, world
         return _Later(world.intervals.poll)
     if task.submitted_at is None:
         task.submitted_at = now()
-    return _Done() if outcome is Outcome.DONE else _Later(world.intervals.poll)
+    if outcome is Outcome.DONE:
+        return _Done()
+    return _Later(world.intervals.steady if task_type in _WOKEN else world.intervals.poll)
 
 
 def _submission_time(task_type: TaskType) -> datetime | None:
