@@ -22,6 +22,8 @@ BATCH_CALLS = 10
 _ROOMY_BYTES = 4 << 20
 """An answer larger than this makes the next batches smaller: what is held in memory stays bounded."""
 _PARALLEL_GETS = 10
+_READ_BUFFER = 1 << 20
+"""Answers are hundreds of kilobytes: fewer, larger reads."""
 _FUTURE = re.compile(r"must be less than or equal to the head|could not find results|not yet available|lagging")
 _PRUNED = re.compile(r"is not available \(|pruned")
 

@@ -114,10 +114,18 @@ class Request:
         return Course(start=start, end=self.end_height, survey=self.survey, gap_after_s=self.gap_after_seconds)
 
     def published(self) -> dict[str, Any]:
-        """The params as the manifest shows them, defaults left out."""
+        """The params as the manifest shows them: defaults left out, and credentials inside of URLs."""
         shown = {}
         for one in fields(self):
             value = getattr(self, one.name)
             if value not in (one.default, ()):
-                shown[one.name] = list(value) if isinstance(value, tuple) else value
+                shown[one.name] = list(value) if isinstance(value, tuple) else _without_credentials(value)
         return shown
+
+
+def _without_credentials(value: Any) -> Any:
+    if not isinstance(value, str) or "://" not in value or "@" not in value:
+        return value
+    scheme, _, rest = value.partition("://")
+    authority, slash, path = rest.partition("/")
+    return f"{scheme}://{authority.rpartition('@')[2]}{slash}{path}"
