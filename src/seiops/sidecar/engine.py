@@ -25,12 +25,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from seiops.seid.durations import format_duration
+from seiops.seid.quoting import quoted
 from seiops.sidecar import clock, logs, metrics, tasks, wirejson
 from seiops.sidecar.settings import Settings
 from seiops.sidecar.store import COMPLETED, FAILED, StoreUnavailableError, TaskRow, TaskStore
 from seiops.sidecar.task import Params, TaskContext, TaskError
 from seiops.sidecar.tasks import TaskType
-from seiops.sidecar.wiretext import duration_text, quoted
 
 if TYPE_CHECKING:
     import aiohttp
@@ -439,7 +440,7 @@ class Engine:
         return True
 
     def _observe(self, run: _Run, outcome: _Outcome, seconds: float) -> None:
-        elapsed = duration_text(round(seconds * 1000) * 1_000_000)
+        elapsed = format_duration(round(seconds * 1000) * 1_000_000)
         if not outcome.error:
             metrics.TASK_SECONDS.labels(run.type, COMPLETED).observe(seconds)
             log.info("task completed", extra={"attrs": {"type": run.type, "elapsed": elapsed}})

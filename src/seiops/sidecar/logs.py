@@ -17,8 +17,8 @@ from typing import Any, TextIO
 
 import orjson
 
+from seiops.seid.quoting import quoted
 from seiops.sidecar import clock
-from seiops.sidecar.wiretext import quoted
 
 ROOT = "seictl"
 _LEVEL = re.compile(r"(debug|info|warn|error)([+-]\d+)?", re.IGNORECASE)

@@ -11,7 +11,8 @@ from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from seiops.sidecar.wiretext import parse_duration, quoted
+from seiops.seid.durations import parse_duration
+from seiops.seid.quoting import quoted
 
 DEFAULT_HOME = "/sei"
 DEFAULT_PORT = "7777"

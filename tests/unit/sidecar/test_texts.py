@@ -4,9 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from seiops.seid.durations import format_duration, parse_duration
+from seiops.seid.quoting import quoted
 from seiops.sidecar import clock
 from seiops.sidecar.engine import is_uuid
-from seiops.sidecar.wiretext import duration_text, parse_duration, quoted
 
 
 @given(st.integers(0, 4_000_000_000 * 10**9))
@@ -72,7 +73,7 @@ def test_bad_durations_get_the_known_text(text, message):
 
 @given(st.integers(-(2**62), 2**62))
 def test_a_duration_survives_its_text(nanoseconds):
-    assert parse_duration(duration_text(nanoseconds)) == nanoseconds
+    assert parse_duration(format_duration(nanoseconds)) == nanoseconds
 
 
 @pytest.mark.parametrize(
@@ -80,7 +81,7 @@ def test_a_duration_survives_its_text(nanoseconds):
     [(90, "1m30s"), (300, "5m0s"), (604_800, "168h0m0s"), (0.5, "500ms"), (0, "0s"), (1.055, "1.055s")],
 )
 def test_known_duration_texts(seconds, text):
-    assert duration_text(round(seconds * 1e9)) == text
+    assert format_duration(round(seconds * 1e9)) == text
 
 
 @pytest.mark.parametrize(
