@@ -134,7 +134,8 @@ async def who_is_ahead(scene: Scene) -> list[Check]:
     end = scene.plan.request.end_height
     ahead = theirs >= ours + _AHEAD or bool(end and min(ours, theirs) >= end)
     start = scene.plan.start
-    frozen = not (both[0].get("sync_info") or {}).get("catching_up") and our_peers > ours + _AHEAD
+    done = bool(end) and ours >= end
+    frozen = not done and not (both[0].get("sync_info") or {}).get("catching_up") and our_peers > ours + _AHEAD
     return [
         _judge("right-direction", "T7", ahead, f"shadow at {ours}, canonical at {theirs}",
                f"submit to the node that is behind; canonical has to be at least {_AHEAD} blocks ahead"),
@@ -291,7 +292,7 @@ async def state_is_readable(scene: Scene) -> list[Check]:
         why = "no EVM endpoints are given: state is not compared"
         return [_unchecked("state-readable", "T4", why), _unchecked("layer2-meaning", "T5", why)]
     height = scene.plan.start + 1
-    accounts = scene.plan.request.watch_accounts or (await _miner(scene, height),)
+    accounts = scene.plan.request.watch_accounts or (await _known_account(scene, height),)
     answers = await asyncio.gather(
         *(side.evm.batch([Call("eth_getBalance", [accounts[0], hex(height)])]) for side in sides if side.evm)
     )
@@ -306,13 +307,19 @@ async def state_is_readable(scene: Scene) -> list[Check]:
                    "keep history on both nodes; write_mode evm_migrated needs a store whose migration is complete"), note]  # fmt: skip
 
 
-async def _miner(scene: Scene, height: int) -> str:
-    """An account that exists for certain: the block's fee recipient."""
+async def _known_account(scene: Scene, height: int) -> str:
+    """An account that exists for certain: one the block touched, else its fee recipient."""
     evm = scene.comparator.shadow.evm
     assert evm is not None
+    tracers = scene.comparator.tracers
+    options = {"tracer": "prestateTracer", "tracerConfig": {"diffMode": True}}
     try:
+        if tracers:
+            touched = parse_trace(await tracers[0].evm.call("debug_traceBlockByNumber", [hex(height), options]))
+            if touched.accounts:
+                return "0x" + touched.ordered()[0][0].hex()
         block = orjson.loads(await evm.call("eth_getBlockByNumber", [hex(height), False]))
-    except (EvmError, orjson.JSONDecodeError):
+    except (EvmError, TraceError, orjson.JSONDecodeError):
         return _ZERO_ADDRESS
     miner = block.get("miner") if isinstance(block, dict) else None
     return miner if isinstance(miner, str) else _ZERO_ADDRESS

@@ -151,7 +151,7 @@ async def test_preflight_of_the_recorded_pair(strict: bool) -> None:
         checks = await preflight.run(plan, comparator, session)
     states = {check.name: check.state for check in checks}
     for name in ("distinct-nodes", "same-chain", "right-direction", "retained-history", "traces-work", "executors",
-                 "event-settings", "lenient-decoder", "headers-mean-something", "same-software"):  # fmt: skip
+                 "event-settings", "lenient-decoder", "headers-mean-something", "same-software", "state-readable", "keeps-up"):  # fmt: skip
         assert states[name] == "held", (name, [check.wire() for check in checks if check.name == name])
     assert states["two-engines"] == "not checked"
     stops = {check.name for check in preflight.stopping(checks)}
