@@ -52,7 +52,7 @@ fmt: $(STAMP)
 # Everything CI holds. The servers are built beside the checks: both need minutes on a fresh machine.
 test: $(STAMP)
 	@$(PY) -m seidev.build & build=$$!; $(MAKE) --no-print-directory check; checked=$$?; wait $$build && exit $$checked
-	.venv/bin/pytest -n 2 tests
+	.venv/bin/pytest -n 2 -rs tests
 	@if [ -d "$(RECORDINGS)" ]; then $(MAKE) --no-print-directory replay; \
 	    else echo "replay: no recordings at $(RECORDINGS); make replay GOLDEN=DIR runs them from elsewhere"; fi
 
