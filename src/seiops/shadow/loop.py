@@ -25,7 +25,7 @@ POLL_S = 5.0
 FLUSH_BUDGET_S = 10.0
 GROUP = 5
 """Heights of a group: block and results of five heights fill one batch of ten."""
-WINDOW = 12
+WINDOW = 16
 STUCK_S = 300.0
 """After so long at one height the loop says so, loudly."""
 NOT_READY_S = 60.0
