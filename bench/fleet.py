@@ -163,7 +163,7 @@ class Bench:
 
     # The controller
 
-    async def start_controller(self, profile: str) -> None:
+    async def start_controller(self, profile: str, flags: list[str]) -> None:
         program = [sys.executable]
         if profile:
             program += ["-m", "cProfile", "-o", profile]
@@ -180,6 +180,7 @@ class Bench:
             f"--namespaces={FLEET}",
             # On a loaded machine a lease can be lost, which ends the process; requests about it are not counted anyway.
             "--leader-elect=false",
+            *flags,
             env={
                 **os.environ,
                 "SEI_CONTROLLER_CONFIG": str(self.config_file),
@@ -302,7 +303,7 @@ def manifest(name: str, namespace: str, *, chain: str = CHAIN, image: str = "sei
 
 
 @asynccontextmanager
-async def set_up(directory: Path, profile: str) -> AsyncIterator[Bench]:
+async def set_up(directory: Path, profile: str, flags: list[str]) -> AsyncIterator[Bench]:
     account = f"system:serviceaccount:{CONTROLLER_NAMESPACE}:{CONTROLLER_ACCOUNT}"
     cluster = Cluster(audit_user=account, api_server_flags=["--audit-log-batch-max-wait=1s"])
     await asyncio.to_thread(cluster.start)
@@ -325,13 +326,14 @@ async def set_up(directory: Path, profile: str) -> AsyncIterator[Bench]:
             bench = Bench(cluster, client, directory, config, directory / "names.json", address)
             bench.configure()
             bench.publish([])
-            await bench.start_controller(profile)
+            await bench.start_controller(profile, flags)
             watch = asyncio.gather(bench.follow(), bench.notice_end())
             try:
                 await bench.audited()
                 yield bench
             finally:
                 watch.cancel()
+                await asyncio.gather(watch, return_exceptions=True)
                 await bench.stop_controller()
     finally:
         sidecars.terminate()
@@ -547,10 +549,10 @@ def _writes(
     return found
 
 
-async def measure(nodes: int, idle_seconds: float, profile: str, skip: list[str]) -> dict[str, Any]:
+async def measure(nodes: int, idle_seconds: float, profile: str, skip: list[str], flags: list[str]) -> dict[str, Any]:
     found: dict[str, Any] = {"nodes": nodes, "machine": {"host": socket.gethostname(), "cores": os.cpu_count()}}
     with tempfile.TemporaryDirectory(prefix="seiops-fleet-") as scratch:
-        async with set_up(Path(scratch), profile) as bench:
+        async with set_up(Path(scratch), profile, flags) as bench:
             stages: dict[str, Callable[[], Any]] = {
                 "settle": lambda: settle(bench, nodes),
                 "idle": lambda: idle(bench, idle_seconds),
@@ -559,6 +561,7 @@ async def measure(nodes: int, idle_seconds: float, profile: str, skip: list[str]
                 "syncer edit": lambda: syncer_edit(bench, nodes // 2),
                 "slow sidecars": lambda: beside(bench, "slow", []),
                 "beside a hung one": lambda: beside(bench, "calm", ["hung-0"]),
+                "beside ten hung ones": lambda: beside(bench, "still", [f"hung-{i}" for i in range(1, 10)]),
                 "label peers": lambda: label_peers(bench),
             }
             for name, stage in stages.items():
@@ -614,6 +617,7 @@ def table(found: dict[str, Any]) -> Table:
     add("syncer edit: all settled, s", edit.get("all settled s"))
     add("50 nodes behind 100 ms sidecars, s", found.get("slow sidecars", {}).get("wall"), "85", "10")
     add("50 nodes beside a hung sidecar, s", found.get("beside a hung one", {}).get("wall"), "never")
+    add("50 nodes beside ten hung sidecars, s", found.get("beside ten hung ones", {}).get("wall"), "never")
     add("label peers: node-id lookups per node", found.get("label peers", {}).get("node-id lookups/node"), "195", "1")
     add("peak RSS, MiB", found.get("peak rss MiB"), "155", "200")
     if "bare" in found and first:
@@ -631,10 +635,11 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="write all numbers there")
     parser.add_argument("--profile", default="", help="run the controller under cProfile and write its file")
     parser.add_argument("--skip", action="append", default=[], help="leave a stage out; may be repeated")
-    arguments = parser.parse_args()
-    found = asyncio.run(measure(arguments.nodes, arguments.idle, arguments.profile, arguments.skip))
-    if arguments.json:
-        arguments.json.write_bytes(orjson.dumps(found, option=orjson.OPT_INDENT_2))
+    parser.add_argument("--flag", action="append", default=[], help="a flag for the controller, as --flag=--workers=8")
+    given = parser.parse_args()
+    found = asyncio.run(measure(given.nodes, given.idle, given.profile, given.skip, given.flag))
+    if given.json:
+        given.json.write_bytes(orjson.dumps(found, option=orjson.OPT_INDENT_2))
     Console().print(table(found))
     print(json.dumps({key: value for key, value in found.items() if not isinstance(value, dict)}))
     return 0
