@@ -54,7 +54,7 @@ impl Lineage {
 ///
 /// A hole between `after` and the first entry, between entries, or between segments is refused: upstream replays over it in
 /// silence and prints the digest of a state that never existed. Segments that lie wholly at or below `after` are not read.
-pub fn replay(segments: &[Segment], tree: &[u8], after: u64, upto: Option<u64>) -> Result<Replay> {
+pub fn replay(segments: &[Segment], tree: &[u8], (after, upto): (u64, Option<u64>), threads: usize) -> Result<Replay> {
     let mut logs = Logs::default();
     let last = segments.len().saturating_sub(1);
     let numbers: Vec<u32> = segments
@@ -96,7 +96,7 @@ pub fn replay(segments: &[Segment], tree: &[u8], after: u64, upto: Option<u64>) 
         }
         Ok(())
     })?;
-    Ok(Replay { version: reached, base_tree: lineage.base, overlay: Overlay::settle(Arc::new(logs), found) })
+    Ok(Replay { version: reached, base_tree: lineage.base, overlay: Overlay::settle(Arc::new(logs), found, threads) })
 }
 
 /// Number of the last segment whose first entry is not beyond the first wanted version.

@@ -43,7 +43,7 @@ pub fn wire(data: &[u8]) {
 pub fn changelog(data: &[u8]) {
     on_disk("00000000000000000001", data, |path| {
         let segments = [Segment { path: path.to_path_buf(), first_index: 1 }];
-        if let Ok(found) = replay(&segments, b"evm", 0, None) {
+        if let Ok(found) = replay(&segments, b"evm", (0, None), 1) {
             let state = State { tree: None, overlay: found.overlay };
             scan(&state);
         }
@@ -57,7 +57,7 @@ pub fn state_log(data: &[u8]) {
     on_disk("0.wal.u", data, |path| {
         for sealed in [false, true] {
             let file = BlockFile { path: path.to_path_buf(), sealed, sequence: 0, first: 1, last: 3 };
-            let _ = Changes::replay(&[file], format, 0, u64::from(pick >> 1));
+            let _ = Changes::replay(&[file], format, (0, u64::from(pick >> 1)), 1);
         }
     });
 }

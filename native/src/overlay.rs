@@ -12,6 +12,8 @@ use memmap2::Mmap;
 
 use crate::error::{Error, Result};
 
+/// Fewer writes than this are not worth a thread.
+const SMALLEST_SHARE: usize = 1 << 16;
 const DELETED: u32 = u32::MAX;
 const LARGEST_FILE: u64 = DELETED as u64 - 1;
 
@@ -107,12 +109,23 @@ pub struct Overlay {
 }
 
 impl Overlay {
-    /// Take over writes in log order.
-    pub fn settle(logs: Arc<Logs>, mut changes: Vec<Change>) -> Self {
+    /// Take over writes in log order, sorting them on up to `threads` threads.
+    pub fn settle(logs: Arc<Logs>, mut changes: Vec<Change>, threads: usize) -> Self {
         let key = |change: &Change| logs.key(change);
-        changes.sort_unstable_by(|a, b| {
+        let order = |a: &Change, b: &Change| {
             compare(key(a), a.prefix, key(b), b.prefix).then_with(|| (a.file, a.key_at).cmp(&(b.file, b.key_at)))
-        });
+        };
+        let share = changes.len().div_ceil(threads.max(1)).max(SMALLEST_SHARE);
+        if changes.len() > share {
+            std::thread::scope(|scope| {
+                for part in changes.chunks_mut(share) {
+                    scope.spawn(|| part.sort_unstable_by(order));
+                }
+            });
+            changes.sort_by(order); // finds the sorted parts and only merges them
+        } else {
+            changes.sort_unstable_by(order);
+        }
         let mut kept = 0;
         for at in 0..changes.len() {
             if changes.get(at + 1).is_none_or(|next| key(next) != key(&changes[at])) {

@@ -54,7 +54,12 @@ class MemiavlState:
     leaves: int
     @staticmethod
     def open(
-        snapshot: str, tree: str, version: int, segments: list[tuple[str, int]], upto: int | None = None
+        snapshot: str,
+        tree: str,
+        version: int,
+        segments: list[tuple[str, int]],
+        upto: int | None = None,
+        threads: int = 1,
     ) -> MemiavlState:
         """Open `tree` of a snapshot directory at `version`, overlaid with log segments (path, first index) up to `upto`."""
     def digest(
@@ -92,7 +97,12 @@ class FlatkvState:
     table_bytes: int
     @staticmethod
     def open(
-        databases: list[Database], files: list[tuple[str, bool, int, int, int]], log_format: str, after: int, upto: int
+        databases: list[Database],
+        files: list[tuple[str, bool, int, int, int]],
+        log_format: str,
+        after: int,
+        upto: int,
+        threads: int = 1,
     ) -> FlatkvState:
         """Apply blocks after+1 ..= upto of log files (path, sealed, sequence, first block, last block)."""
     def marker(self, key: bytes) -> bytes | None: ...

@@ -59,7 +59,7 @@ struct Collected {
 
 impl Changes {
     /// Apply blocks after+1 ..= upto; every one of them must be there.
-    pub fn replay(files: &[BlockFile], format: BlockFormat, after: u64, upto: u64) -> Result<Self> {
+    pub fn replay(files: &[BlockFile], format: BlockFormat, (after, upto): (u64, u64), threads: usize) -> Result<Self> {
         let mut logs = Logs::default();
         let mut collected = Collected::default();
         let mut current = after;
@@ -87,7 +87,7 @@ impl Changes {
             }
         }
         let logs = Arc::new(logs);
-        let settle = |changes| Overlay::settle(Arc::clone(&logs), changes);
+        let settle = |changes| Overlay::settle(Arc::clone(&logs), changes, threads);
         Ok(Self {
             nonce: settle(collected.nonce),
             codehash: settle(collected.codehash),

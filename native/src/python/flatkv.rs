@@ -70,6 +70,7 @@ impl PyFlatkv {
     /// `databases`: account, code, storage, misc. `files`: the log in order, in `log_format` "seiwal" or "changelog"; blocks
     /// after+1 ..= upto are applied.
     #[staticmethod]
+    #[pyo3(signature = (databases, files, log_format, after, upto, threads=1))]
     fn open(
         py: Python<'_>,
         databases: Vec<Py<PyDatabase>>,
@@ -77,6 +78,7 @@ impl PyFlatkv {
         log_format: &str,
         after: u64,
         upto: u64,
+        threads: usize,
     ) -> PyResult<Self> {
         let format = match log_format {
             "seiwal" => BlockFormat::StateWal,
@@ -89,7 +91,7 @@ impl PyFlatkv {
             .into_iter()
             .map(|(path, sealed, sequence, first, last)| BlockFile { path, sealed, sequence, first, last })
             .collect();
-        let changes = py.detach(|| Changes::replay(&files, format, after, upto))?;
+        let changes = py.detach(|| Changes::replay(&files, format, (after, upto), threads))?;
         let version = changes.version;
         let overlay_rows = changes.len();
         let state = FlatState { databases, changes };

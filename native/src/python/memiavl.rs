@@ -39,7 +39,7 @@ impl PyMemiavl {
     /// Open tree `tree` of `snapshot` (a directory), whose state is `version`, and overlay `segments` ((path, first index) in
     /// order) up to `upto` (None: to the end of the log). Without segments the snapshot is the state.
     #[staticmethod]
-    #[pyo3(signature = (snapshot, tree, version, segments, upto=None))]
+    #[pyo3(signature = (snapshot, tree, version, segments, upto=None, threads=1))]
     fn open(
         py: Python<'_>,
         snapshot: PathBuf,
@@ -47,6 +47,7 @@ impl PyMemiavl {
         version: u64,
         segments: Vec<(PathBuf, u64)>,
         upto: Option<u64>,
+        threads: usize,
     ) -> PyResult<Self> {
         let opened = py.detach(|| {
             let (base, reached, overlay) = if segments.is_empty() {
@@ -54,7 +55,7 @@ impl PyMemiavl {
             } else {
                 let segments: Vec<Segment> =
                     segments.into_iter().map(|(path, first_index)| Segment { path, first_index }).collect();
-                let found = replay(&segments, tree.as_bytes(), version, upto)?;
+                let found = replay(&segments, tree.as_bytes(), (version, upto), threads)?;
                 (found.base_tree, found.version, found.overlay)
             };
             let tree = base

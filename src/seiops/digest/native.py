@@ -480,6 +480,7 @@ def _open_replayed(root: str, height: int, options: OpenOptions) -> NativeMemiav
             metadata.version,
             [(str(segment.path), segment.index) for segment in segments],
             height if height > 0 else None,
+            options.threads,
         )
     )
     if height != 0 and state.version != height:
@@ -514,7 +515,12 @@ def _open_flatkv_snapshot(root: str, version: int, name: str, height: int, optio
         files, log_format = _log_files(log, Path(join_path(root, "changelog")))
         state = _translated(
             lambda: _native.FlatkvState.open(
-                [database.handle for database in databases], files if end > oldest else [], log_format, oldest, end
+                [database.handle for database in databases],
+                files if end > oldest else [],
+                log_format,
+                oldest,
+                end,
+                options.threads,
             )
         )
         _check_reached(databases, state.version, oldest, height)
