@@ -34,7 +34,12 @@ class CannotCheckError(Exception):
 def register(app: typer.Typer) -> None:
     @app.command("verify")
     def verify(
-        url: Annotated[str, typer.Argument(help="Prefix or object: s3://bucket/prefix, file:///dir, gs://, az://.")],
+        url: Annotated[
+            str,
+            typer.Argument(
+                help="Prefix or object: s3://bucket/prefix, gs://, az://, file:///dir, or a local directory."
+            ),
+        ],
         seal: Annotated[
             list[str] | None, typer.Option("--seal", help="KEY=SHA256 as the task result gives it (may be repeated).")
         ] = None,
@@ -110,7 +115,7 @@ def _names_object(url: str) -> bool:
 
 
 def _open(url: str, region: str | None) -> Store:
-    if url.startswith("file://") and not Path(url.removeprefix("file://")).is_dir():
+    if (url.startswith("file://") or "://" not in url) and not Path(url.removeprefix("file://")).is_dir():
         raise CannotCheckError(f"{url}: no such directory")
     return open_store(url, region=region)
 

@@ -226,7 +226,7 @@ class _Feed:
 
 
 def open_store(url: str, *, region: str | None = None) -> Store:
-    """Open the store a URL names: `s3://bucket/prefix`, `gs://`, `az://`, `file:///dir`, `memory://name`.
+    """Open the store a URL names: `s3://bucket/prefix`, `gs://`, `az://`, `file:///dir`, `memory://name`, or a local directory.
 
     Credentials and endpoints come from the environment of the cloud's own tools (`AWS_ENDPOINT_URL_S3`, `AWS_REGION`, web identity,
     pod identity ...); `region` overrides the environment's. Raises ValueError that names what is wrong with the URL.
@@ -263,19 +263,24 @@ def open_store(url: str, *, region: str | None = None) -> Store:
             return Store(
                 AzureStore(bucket, client_options=client, retry_config=retry), "az", bucket, prefix, region or ""
             )
+        case "":
+            # no bucket given: local files
+            return _local(Path(url))
         case "file":
             if parts.netloc not in ("", "localhost") or not path.startswith("/"):
                 raise ValueError(f"{url!r}: a file URL needs an absolute path: file:///dir")
-            root = Path(path)
-            root.mkdir(parents=True, exist_ok=True)
-            return Store(LocalStore(root), "file", str(root), "", "")
+            return _local(Path(path))
         case "memory":
             name = parts.netloc or "default"
             return Store(_MEMORY.setdefault(name, MemoryStore()), "memory", name, prefix, "")
-        case "":
-            raise ValueError(f"{url!r} is not a URL: write s3://bucket/prefix or file:///dir")
         case scheme:
             raise ValueError(f"{url!r}: unknown scheme {scheme!r}: use s3, gs, az, file or memory")
+
+
+def _local(root: Path) -> Store:
+    root = root.absolute()
+    root.mkdir(parents=True, exist_ok=True)
+    return Store(LocalStore(root), "file", str(root), "", "")
 
 
 def _bucket(url: str, netloc: str) -> str:

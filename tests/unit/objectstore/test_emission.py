@@ -122,7 +122,6 @@ async def test_list_takes_a_partial_last_segment(store: Store) -> None:
 @pytest.mark.parametrize(
     ("url", "says"),
     [
-        ("bucket/prefix", "not a URL"),
         ("ftp://host/x", "unknown scheme 'ftp'"),
         ("s3:///prefix", "names no bucket"),
         ("file://relative/dir", "absolute path"),
@@ -131,6 +130,13 @@ async def test_list_takes_a_partial_last_segment(store: Store) -> None:
 def test_a_bad_url_says_what_is_wrong(url: str, says: str) -> None:
     with pytest.raises(ValueError, match=says):
         open_store(url)
+
+
+async def test_without_a_bucket_objects_are_local_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    await publish_gzip(open_store("records/run-1"), "r.gz", payload(b"one"))
+    assert gzip.decompress((tmp_path / "records/run-1/r.gz").read_bytes()) == b"one"
+    assert await keys(open_store(str(tmp_path / "records"))) == ["run-1/r.gz"]
 
 
 async def test_an_object_beyond_ten_thousand_parts_gets_larger_ones(monkeypatch: pytest.MonkeyPatch) -> None:
