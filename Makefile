@@ -10,7 +10,7 @@ RECORDINGS := $(or $(GOLDEN),../shared/golden)
 setup: $(STAMP)
 
 $(STAMP): requirements-dev.txt pyproject.toml Cargo.toml $(shell find native -name '*.rs' -o -name 'Cargo.toml' 2>/dev/null)
-	@command -v cargo >/dev/null || { echo "cargo not found: install Rust 1.85 or newer (rustup.rs) and run again" >&2; exit 1; }
+	@command -v cargo >/dev/null || { echo "cargo not found: install Rust 1.89 or newer (rustup.rs) and run again" >&2; exit 1; }
 	python3 -m venv .venv
 	.venv/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
 	@echo "building the native kernel"
