@@ -5,7 +5,7 @@ export PYTHONPATH := tools:tests
 STAMP := .venv/.seiops-setup
 RECORDINGS := $(or $(GOLDEN),../shared/golden)
 
-.PHONY: setup dev check test cluster demo clean-demo replay bench fmt generate
+.PHONY: setup dev check test cluster demo clean-demo replay fmt generate
 
 setup: $(STAMP)
 

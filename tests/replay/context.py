@@ -21,7 +21,8 @@ AREAS = ("admission", "objects", "flows", "sidecar", "stores", "chain")
 class ReplayContext:
     """One invocation of the harness.
 
-    `golden` is a folder laid out like the recordings, `case_glob` an `fnmatch` pattern on case names (None = all),
+    `golden` is a folder laid out like the recordings, `case_glob` an `fnmatch` pattern on case names (None = all), `names`
+    the cases of a second try,
     `scratch` a directory the area may fill (one sub-directory per area; removed at the end), `lanes` how many
     independent set-ups (API server, controller, stand-ins) may run at once.
     """
@@ -30,6 +31,7 @@ class ReplayContext:
     differences: DifferenceBook
     scratch: Path
     case_glob: str | None = None
+    names: frozenset[str] | None = None
     lanes: int = 2
     root: Path = ROOT
     python: str = field(default_factory=lambda: sys.executable)
@@ -38,6 +40,8 @@ class ReplayContext:
         return self.golden / area
 
     def wants(self, case: str) -> bool:
+        if self.names is not None:
+            return case in self.names
         return self.case_glob is None or fnmatch.fnmatchcase(case, self.case_glob)
 
 
