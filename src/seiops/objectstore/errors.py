@@ -27,6 +27,8 @@ _NETWORK = (
     "Connection refused",
     "ConnectError",
     "kind: Connect",
+    "kind: ConnectionReset",
+    "kind: BrokenPipe",
     "kind: Timeout",
     "operation timed out",
     "Network is unreachable",

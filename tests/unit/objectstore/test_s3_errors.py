@@ -7,8 +7,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 from aiohttp import web
+from obstore.exceptions import GenericError
 
-from seiops.objectstore import StoreError, open_store, publish_gzip
+from seiops.objectstore import Location, StoreError, classify, open_store, publish_gzip
 from seiops.objectstore.store import PART_SIZE
 
 
@@ -117,3 +118,11 @@ async def test_a_failing_producer_aborts_the_upload(endpoint: Endpoint) -> None:
         await publish_gzip(open_store("s3://b", region="r"), "k", chunks())
     assert ("DELETE", "/b/k?uploadId=u") in endpoint.requests
     assert ("POST", "/b/k?uploadId=u") not in endpoint.requests
+
+
+@pytest.mark.parametrize("kind", ["ConnectionReset", "BrokenPipe", "Timeout"])
+def test_a_connection_lost_while_sending_is_a_network_error(kind: str) -> None:
+    # which of them a sender sees depends on how far it had come
+    lost = GenericError(f"Generic S3 error: error sending request\n\nDebug source:\nOs {{ kind: {kind} }}")
+    error = classify(lost, Location("s3", "b", "r", "k"))
+    assert (error.code, error.retryable) == ("Network", True)
