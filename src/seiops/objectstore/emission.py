@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import struct
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator, Sequence
 from dataclasses import dataclass
 
 from isal import isal_zlib
@@ -24,7 +24,9 @@ GZIP_HEADER = bytes.fromhex("1f8b08000000000000ff")
 """No name, no time, unknown system: the same payload always makes the same header."""
 _TRAILER = struct.Struct("<II")
 _BATCH = 256 * 1024
-_LEVEL = 2
+_FEED = 1024 * 1024
+"""Payload hashed and deflated at a time: large enough that changing threads costs nothing."""
+_LEVEL = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,8 @@ class _Gzip:
         self.size = 0
         self.written = 0
 
-    def feed(self, payload: bytes) -> bytes:
+    def feed(self, chunks: Sequence[bytes]) -> bytes:
+        payload = b"".join(chunks)
         self._crc = isal_zlib.crc32(payload, self._crc)
         self.seal.update(payload)
         head = GZIP_HEADER if self.size == 0 else b""
@@ -64,15 +67,17 @@ class _Gzip:
 
 
 async def _compressed(chunks: AsyncIterable[bytes], gzip: _Gzip) -> AsyncIterator[bytes]:
-    batch = bytearray()
+    waiting: list[bytes] = []
+    size = 0
     async for chunk in chunks:
-        batch += chunk
-        if len(batch) >= _BATCH:
+        waiting.append(chunk)
+        size += len(chunk)
+        if size >= _FEED:
             # hashing and deflating release the interpreter lock; the loop stays free for the network
-            yield await asyncio.to_thread(gzip.feed, bytes(batch))
-            batch.clear()
-    if batch:
-        yield await asyncio.to_thread(gzip.feed, bytes(batch))
+            yield await asyncio.to_thread(gzip.feed, waiting)
+            waiting, size = [], 0
+    if waiting:
+        yield await asyncio.to_thread(gzip.feed, waiting)
     yield gzip.finish()
 
 
@@ -101,14 +106,18 @@ async def _chain(head: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes
         yield block
 
 
-async def read_gzip(store: Store, key: str) -> AsyncIterator[bytes]:
+def read_gzip(store: Store, key: str) -> AsyncIterator[bytes]:
     """Yield the uncompressed payload of a published object; memory does not grow with it.
 
     Raises StoreError with code `BadGzip` when the object is cut, corrupt, or carries anything behind its end.
     """
+    return gunzip(store.stream(key), store.url(key))
+
+
+async def gunzip(stored: AsyncIterable[bytes], where: str) -> AsyncIterator[bytes]:
+    """Yield the payload of one gzip stream in pieces of bounded size. `where` names it in errors, as `read_gzip` raises them."""
     inflate = isal_zlib.decompressobj(wbits=31)
-    where = store.url(key)
-    async for chunk in store.stream(key):
+    async for chunk in stored:
         if inflate.eof:
             raise StoreError("BadGzip", f"{where}: bytes after the end of the gzip stream")
         data = chunk
