@@ -76,7 +76,7 @@ async def _compressed(chunks: AsyncIterable[bytes], gzip: _Gzip) -> AsyncIterato
             # hashing and deflating release the interpreter lock; the loop stays free for the network
             yield await asyncio.to_thread(gzip.feed, waiting)
             waiting, size = [], 0
-    if waiting:
+    if size:
         yield await asyncio.to_thread(gzip.feed, waiting)
     yield gzip.finish()
 
