@@ -20,7 +20,7 @@ from seiops.shadow.pipeline import in_order
 ENTRIES_IN_FLIGHT = 16
 LONGEST_LINE = 256 << 20
 """A node's answer may be that large (seid.comet); whatever is longer is no line of ours."""
-_KEY = re.compile(r"(?P<folder>(?:.*/)?)(?P<name>manifest/(?P<run>[^/]+)/(?P<seq>\d{8})\.json|[^/]+)")
+_KEY = re.compile(r"(?P<folder>(?:.*?/)??)(?P<name>manifest/(?P<run>[^/]+)/(?P<seq>\d{8})\.json|[^/]+)")
 _NAMES = (
     ("compare", re.compile(r"(\d+)-(\d+)\.compare\.ndjson\.gz")),
     ("export", re.compile(r"(\d+)-(\d+)\.ndjson\.gz")),
