@@ -1,0 +1,168 @@
+"""The runs of a folder as a report tells them: what their manifests say, or, without one, what the names of objects say.
+
+A folder is where one comparison publishes; runs that were stopped and submitted again share it. Objects without a manifest,
+as the Go sidecar leaves them, make one run without a seal (docs/contracts/shadow.md 5.1, 7.3).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from seiops.evidence.reader import Chain, Folder, Kind, folders, named, read_chain
+from seiops.evidence.summary import RunInfo
+from seiops.objectstore import Store
+from seiops.shadow.manifest import Entry
+
+RECHECK = re.compile(r"recheck-(\d+)\.compare\.ndjson\.gz")
+Watch = Callable[[int, int], None]
+"""Told how much is done and how much there is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """An object as its name tells it. `key` is relative to the store; `first` and `last` are heights (of a recheck: its number);
+    `size` as stored."""
+
+    key: str
+    first: int
+    last: int
+    size: int
+    recheck: bool = False
+
+    @property
+    def blocks(self) -> int:
+        return self.last - self.first + 1
+
+
+@dataclass(slots=True)
+class Stock:
+    """A folder with its runs. `seals`: the SHA-256 a manifest promises, by key; `rechecks` in the order they were made."""
+
+    folder: Folder
+    items: dict[Kind, list[Item]]
+    rechecks: list[Item]
+    runs: list[RunInfo] = field(default_factory=list)
+    seals: dict[str, str] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        return self.folder.prefix
+
+    def of(self, kind: Kind) -> list[Item]:
+        """Items of a kind by height; of two pages that begin alike the longer one comes first."""
+        return self.items.get(kind, [])
+
+
+async def take_stock(store: Store) -> list[Stock]:
+    """The folders below the store's prefix that hold evidence, by name; nothing is opened. Raises StoreError."""
+    return [stock for folder in await folders(store) if (stock := _stock(folder)) is not None]
+
+
+def _stock(folder: Folder) -> Stock | None:
+    items: dict[Kind, list[Item]] = {}
+    rechecks = []
+    for name, size in folder.objects.items():
+        key = folder.prefix + name
+        if again := RECHECK.fullmatch(name):
+            rechecks.append(Item(key, int(again[1]), int(again[1]), size, recheck=True))
+        elif (found := named(name)) is not None and found.start <= found.end:
+            items.setdefault(found.kind, []).append(Item(key, found.start, found.end, size))
+    if not (items or rechecks or folder.runs):
+        return None
+    for kept in items.values():
+        kept.sort(key=lambda one: (one.first, -one.last, one.key))
+    return Stock(folder, items, sorted(rechecks, key=lambda one: one.first))
+
+
+async def read_runs(store: Store, stock: Stock, watch: Watch = lambda done, total: None) -> None:
+    """Reads the folder's manifests and fills `runs`, `seals` and `problems`. Raises StoreError."""
+    total = sum(map(len, stock.folder.runs.values()))
+    done = 0
+    claimed: set[str] = set()
+    for run, numbers in sorted(stock.folder.runs.items()):
+        chain = await read_chain(store, stock.folder, run)
+        done += len(numbers)
+        watch(done, total)
+        stock.runs.append(_told(stock.name, chain))
+        for name, entry in chain.objects().items():
+            claimed.add(stock.name + name)
+            if entry.sha256:
+                stock.seals[stock.name + name] = entry.sha256
+    _unclaimed(stock, claimed)
+    stock.runs.sort(key=lambda one: (one.first is None, one.first, one.started))
+
+
+def _told(folder: str, chain: Chain) -> RunInfo:
+    """The run its manifest tells; a chain that does not hold is told as far as it can be read."""
+    info = RunInfo(folder, chain.run, sealed=True, state="open")
+    if chain.opening is not None:
+        _open(info, chain.opening.info or {})
+    for entry in chain.entries:
+        info.started = info.started or entry.at
+        info.ended = entry.at
+        info.reports += entry.kind == "report"
+    for entry in chain.objects().values():
+        _object(info, entry)
+    if chain.ending is not None:
+        info.state, info.reason = "finished", str((chain.ending.info or {}).get("reason", ""))
+    if chain.breaks:
+        info.state = "broken"
+        info.problems = [f"{one.key}: {one.text}" for one in chain.breaks]
+    return info
+
+
+def _open(info: RunInfo, details: dict[str, Any]) -> None:
+    params, checks = details.get("params"), details.get("preflight")
+    info.params = params if isinstance(params, dict) else {}
+    info.preflight = [check for check in checks if isinstance(check, dict)] if isinstance(checks, list) else []
+    info.kind = "comparison" if info.params.get("canonical_rpc") else "export"
+    chain = details.get("chain")
+    info.chain = chain if isinstance(chain, str) else _chain_of(info.preflight)
+
+
+def _object(info: RunInfo, entry: Entry) -> None:
+    """One published object; of a key published twice only the entry that counts comes here."""
+    if entry.kind in ("hashlog", "digest"):
+        # one object, published whole: there is nothing that could be unfinished
+        info.kind, info.state = {"hashlog": "hash-log slice", "digest": "digest"}[entry.kind], "finished"
+    if entry.kind in ("page", "export", "hashlog") and entry.start_height is not None and entry.end_height is not None:
+        info.pages += 1
+        info.blocks += entry.end_height - entry.start_height + 1
+        info.bytes += entry.stored_bytes or 0
+        info.first = min(info.first if info.first is not None else entry.start_height, entry.start_height)
+        info.last = max(info.last or 0, entry.end_height)
+    if entry.kind == "page" and entry.counts:
+        kept = info.counts = info.counts or {}
+        for verdict, number in entry.counts.items():
+            kept[verdict] = kept.get(verdict, 0) + number
+
+
+def _chain_of(checks: list[dict[str, Any]]) -> str:
+    """The network both nodes named when the run began."""
+    for check in checks:
+        if check.get("check") == "same-chain" and check.get("state") == "held":
+            found = re.match(r"networks (\S+) and \1(?:,|$)", str(check.get("finding", "")))
+            return found[1] if found else ""
+    return ""
+
+
+def _unclaimed(stock: Stock, claimed: set[str]) -> None:
+    """Objects no manifest speaks of: a run without a seal, or, beside sealed runs of its kind, a finding."""
+    there = {stock.name + name for name in stock.folder.objects}
+    stock.problems += [f"{key} is in a manifest and not in the store" for key in sorted(claimed - there)]
+    sealed = {run.kind for run in stock.runs}
+    for kind, name in ((Kind.COMPARE, "comparison"), (Kind.EXPORT, "export")):
+        left = [one for one in stock.of(kind) if one.key not in claimed]
+        if not left:
+            continue
+        stock.runs.append(
+            RunInfo(stock.name, kind=name, first=left[0].first, last=max(one.last for one in left), pages=len(left),
+                    blocks=sum(one.blocks for one in left), bytes=sum(one.size for one in left),
+                    reports=sum(one.key not in claimed for one in stock.of(Kind.REPORT)) if kind is Kind.COMPARE else 0)
+        )  # fmt: skip
+        if name in sealed:
+            stock.problems.append(f"{len(left)} objects are in no manifest, the first: {left[0].key}")
