@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::error::{Error, Result};
 use crate::overlay::{Logs, Overlay};
 use crate::wire::{Field, Reader, named_changeset};
+use crate::writes::{Limits, Writes, relieve};
 
 /// A segment file and the index of its first entry, in log order.
 #[derive(Clone, Debug)]
@@ -35,8 +36,8 @@ struct Lineage {
     /// (first version under this name, name)
     names: Vec<(u64, Vec<u8>)>,
     base: Option<Vec<u8>>,
-    /// version whose upgrade added the tree, where the snapshot did not have it
-    born: Option<u64>,
+    /// the tree's first block behind the snapshot, and what it stamps leaves with: one more than the tree has counted so far
+    first: (u64, u32),
 }
 
 impl Lineage {
@@ -46,15 +47,30 @@ impl Lineage {
 
     /// What a leaf written at `version` is stamped with: a tree counts from 0 until its first block is committed (3.8).
     fn stamp(&self, version: u64) -> u32 {
-        if self.born == Some(version) { 1 } else { version as u32 }
+        if self.first.0 == version { self.first.1 } else { version as u32 }
     }
 }
 
-/// Collect the writes to `tree` in entries with `after < version <= upto` (`upto` None = to the end).
+/// Which entries to replay: those with `after < version <= upto` (`upto` None = to the end). The first of them must be `first`:
+/// `after + 1`, or where a database without any block begins with another height, that one (3.8).
+#[derive(Clone, Copy, Debug)]
+pub struct Span {
+    pub after: u64,
+    pub first: u64,
+    pub upto: Option<u64>,
+}
+
+impl Span {
+    pub fn behind(after: u64, upto: Option<u64>) -> Self {
+        Self { after, first: after + 1, upto }
+    }
+}
+
+/// Collect the writes to `tree`.
 ///
-/// A hole between `after` and the first entry, between entries, or between segments is refused: upstream replays over it in
-/// silence and prints the digest of a state that never existed. Segments that lie wholly at or below `after` are not read.
-pub fn replay(segments: &[Segment], tree: &[u8], (after, upto): (u64, Option<u64>), threads: usize) -> Result<Replay> {
+/// A hole between the snapshot and the first entry, between entries, or between segments is refused: upstream replays over it in
+/// silence and prints the digest of a state that never existed. Segments that lie wholly below the first entry are not read.
+pub fn replay(segments: &[Segment], tree: &[u8], span: Span, limits: Limits<'_>) -> Result<Replay> {
     let mut logs = Logs::default();
     let last = segments.len().saturating_sub(1);
     let numbers: Vec<u32> = segments
@@ -62,17 +78,17 @@ pub fn replay(segments: &[Segment], tree: &[u8], (after, upto): (u64, Option<u64
         .enumerate()
         .map(|(at, segment)| if at < last { logs.map(&segment.path) } else { logs.read(&segment.path) })
         .collect::<Result<_>>()?;
-    let first = needed_from(segments, &numbers, &logs, after);
+    let first = needed_from(segments, &numbers, &logs, span.first);
     let (segments, numbers) = (&segments[first..], &numbers[first..]);
     let mut upgrades = Vec::new();
-    let mut reached = after;
-    walk(segments, numbers, &logs, (after, upto), &mut |_, version, entry| {
+    let mut reached = span.after;
+    walk(segments, numbers, &logs, span, &mut |_, version, entry| {
         reached = version;
         collect_upgrades(entry, version, &mut upgrades)
     })?;
-    let lineage = trace(tree, after, &upgrades)?;
-    let mut found = Vec::new();
-    walk(segments, numbers, &logs, (after, upto), &mut |(segment, base), version, entry| {
+    let lineage = trace(tree, span, &upgrades)?;
+    let mut found = Writes::default();
+    walk(segments, numbers, &logs, span, &mut |(segment, base), version, entry| {
         let Some(name) = lineage.name_at(version) else {
             return Ok(());
         };
@@ -89,6 +105,9 @@ pub fn replay(segments: &[Segment], tree: &[u8], (after, upto): (u64, Option<u64
                             value,
                             lineage.stamp(version),
                         ));
+                        if found.waiting() >= limits.held {
+                            relieve(&mut [&mut found], &logs, limits)?;
+                        }
                     }
                     Ok(())
                 })?;
@@ -96,15 +115,15 @@ pub fn replay(segments: &[Segment], tree: &[u8], (after, upto): (u64, Option<u64
         }
         Ok(())
     })?;
-    Ok(Replay { version: reached, base_tree: lineage.base, overlay: Overlay::settle(Arc::new(logs), found, threads) })
+    Ok(Replay { version: reached, base_tree: lineage.base, overlay: found.settle(Arc::new(logs), limits)? })
 }
 
 /// Number of the last segment whose first entry is not beyond the first wanted version.
-fn needed_from(segments: &[Segment], numbers: &[u32], logs: &Logs, after: u64) -> usize {
+fn needed_from(segments: &[Segment], numbers: &[u32], logs: &Logs, first: u64) -> usize {
     let first_version = |number: u32| Reader::new(logs.file(number)).bytes().and_then(entry_version);
     (1..segments.len())
         .rev()
-        .find(|at| first_version(numbers[*at]).is_some_and(|version| version <= after + 1))
+        .find(|at| first_version(numbers[*at]).is_some_and(|version| version <= first))
         .unwrap_or(0)
 }
 
@@ -115,13 +134,7 @@ fn cut(version: u64) -> Error {
 type Visit<'v> = dyn FnMut((u32, usize), u64, &[u8]) -> Result<()> + 'v;
 
 /// Visit each entry in (after, upto]: (segment, offset of the entry in it), version, bytes.
-fn walk(
-    segments: &[Segment],
-    numbers: &[u32],
-    logs: &Logs,
-    (after, upto): (u64, Option<u64>),
-    visit: &mut Visit<'_>,
-) -> Result<()> {
+fn walk(segments: &[Segment], numbers: &[u32], logs: &Logs, span: Span, visit: &mut Visit<'_>) -> Result<()> {
     let mut index = segments.first().map_or(1, |segment| segment.first_index);
     let mut previous: Option<u64> = None;
     for (position, (segment, number)) in segments.iter().zip(numbers).enumerate() {
@@ -154,19 +167,26 @@ fn walk(
                     format!("version {version} follows version {previous}: the changelog has a hole"),
                 ));
             }
-            if previous.is_none() && version > after + 1 && upto.is_none_or(|upto| upto > after) {
+            if previous.is_none() && version > span.first && span.upto.is_none_or(|upto| upto > span.after) {
                 return Err(Error::file(
                     &segment.path,
                     format!(
-                        "the changelog starts at version {version}, the snapshot ends at {after}: versions between are missing"
+                        "the changelog starts at version {version}, but replay must start at {}: versions between are missing",
+                        span.first
                     ),
                 ));
             }
             previous = Some(version);
-            if version <= after {
+            if version <= span.after {
                 continue;
             }
-            if upto.is_some_and(|upto| version > upto) {
+            if version < span.first {
+                return Err(Error::file(
+                    &segment.path,
+                    format!("holds version {version}, but the database begins at version {}", span.first),
+                ));
+            }
+            if span.upto.is_some_and(|upto| version > upto) {
                 continue; // read on for holes and cut entries only
             }
             visit((*number, base), version, entry)?;
@@ -207,7 +227,7 @@ fn collect_upgrades(entry: &[u8], version: u64, into: &mut Vec<Upgrade>) -> Resu
     Ok(())
 }
 
-fn trace(tree: &[u8], after: u64, upgrades: &[Upgrade]) -> Result<Lineage> {
+fn trace(tree: &[u8], span: Span, upgrades: &[Upgrade]) -> Result<Lineage> {
     let mut names = Vec::new();
     let mut name = tree.to_vec();
     for upgrade in upgrades.iter().rev() {
@@ -223,10 +243,10 @@ fn trace(tree: &[u8], after: u64, upgrades: &[Upgrade]) -> Result<Lineage> {
         }
         names.push((upgrade.version, name.clone()));
         if upgrade.rename_from.is_empty() {
-            return Ok(Lineage { names, base: None, born: Some(upgrade.version) });
+            return Ok(Lineage { names, base: None, first: (upgrade.version, 1) });
         }
         name.clone_from(&upgrade.rename_from);
     }
-    names.push((after + 1, name.clone()));
-    Ok(Lineage { names, base: Some(name), born: None })
+    names.push((span.after + 1, name.clone()));
+    Ok(Lineage { names, base: Some(name), first: (span.first, span.after as u32 + 1) })
 }

@@ -7,7 +7,8 @@ use std::path::PathBuf;
 
 use crate::error::{Error, Result};
 use crate::flatkv::{FlatState, decode, payload};
-use crate::memiavl::{AccountFields, Piece, Scan, State, emit_account, run_pieces};
+use crate::memiavl::{AccountFields, Piece, Scan, State, emit_account};
+use crate::pieces::{Merge, run_pieces};
 use crate::rows::{Bucket, Progress, Row, Sink, hex_upper, physical_bucket};
 use crate::wire::be64;
 
@@ -50,7 +51,9 @@ impl<S: Sink> Sink for Tallied<S> {
     fn row(&mut self, row: &Row<'_>) -> Result<()> {
         self.sink.row(row)
     }
+}
 
+impl<S: Sink> Merge for Tallied<S> {
     fn settle(&mut self) {
         self.sink.settle();
     }

@@ -4,13 +4,14 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::changelog::{Segment, replay};
+use crate::changelog::{Segment, Span, replay};
 use crate::flatkv::{BlockFile, BlockFormat, Changes};
 use crate::memiavl::{Scan, State, Tree, Wording};
 use crate::overlay::Overlay;
 use crate::pebble::fuzzing as pebble;
 use crate::rows::{DigestSink, Progress};
 use crate::wire::{Reader, named_changeset};
+use crate::writes::Limits;
 
 /// Records, MANIFEST edits, write-ahead log batches, table files.
 pub use pebble::{batches, manifest, records, table};
@@ -43,11 +44,16 @@ pub fn wire(data: &[u8]) {
 pub fn changelog(data: &[u8]) {
     on_disk("00000000000000000001", data, |path| {
         let segments = [Segment { path: path.to_path_buf(), first_index: 1 }];
-        if let Ok(found) = replay(&segments, b"evm", (0, None), 1) {
+        if let Ok(found) = replay(&segments, b"evm", Span::behind(0, None), limits(path)) {
             let state = State { tree: None, overlay: found.overlay };
             scan(&state);
         }
     });
+}
+
+/// So few in memory that inputs of a few bytes spill.
+fn limits(path: &Path) -> Limits<'_> {
+    Limits { held: 3, spill_dir: path.parent().unwrap_or(path), threads: 1 }
 }
 
 /// A state log file, as an unsealed and as a sealed one; a first byte picks the container.
@@ -57,7 +63,7 @@ pub fn state_log(data: &[u8]) {
     on_disk("0.wal.u", data, |path| {
         for sealed in [false, true] {
             let file = BlockFile { path: path.to_path_buf(), sealed, sequence: 0, first: 1, last: 3 };
-            let _ = Changes::replay(&[file], format, (0, u64::from(pick >> 1)), 1);
+            let _ = Changes::replay(&[file], format, (0, u64::from(pick >> 1)), limits(path));
         }
     });
 }
@@ -75,7 +81,9 @@ pub fn tree(data: &[u8]) {
         fs::write(directory.join(name), data).expect("scratch is writable");
     }
     if let Ok(tree) = Tree::open(&directory) {
-        let _ = tree.verify_hashes(&Progress::default());
+        for threads in [1, 2] {
+            let _ = tree.verify_hashes(&Progress::default(), threads);
+        }
         scan(&State { tree: Some(tree), overlay: Overlay::default() });
     }
 }

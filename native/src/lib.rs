@@ -11,10 +11,12 @@ pub mod lanes;
 pub mod memiavl;
 pub mod overlay;
 pub mod pebble;
+pub mod pieces;
 #[cfg(feature = "python")]
 mod python;
 pub mod rows;
 pub mod wire;
+pub mod writes;
 
 #[cfg(feature = "python")]
 use pyo3::prelude::*;

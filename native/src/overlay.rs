@@ -1,10 +1,12 @@
 //! Writes that a log adds to a snapshot, as a sorted list of references into the mapped log files.
 //!
-//! Nothing is copied: an entry is 32 bytes whatever its key and value weigh, and the texts stay in the page cache.
+//! Nothing is copied: an entry is 32 bytes whatever its key and value weigh, and the texts stay in the page cache. How the
+//! list is made, in bounded memory, is told in `writes`.
 
 use std::cmp::Ordering;
 use std::fs::File;
 use std::io::Read;
+use std::ops::Deref;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -12,8 +14,6 @@ use memmap2::Mmap;
 
 use crate::error::{Error, Result};
 
-/// Fewer writes than this are not worth a thread.
-const SMALLEST_SHARE: usize = 1 << 16;
 const DELETED: u32 = u32::MAX;
 const LARGEST_FILE: u64 = DELETED as u64 - 1;
 
@@ -87,10 +87,22 @@ impl Logs {
         let from = change.key_at as usize;
         &self.file(change.file)[from..from + change.key_len as usize]
     }
+
+    pub(crate) fn same_key(&self, a: &Change, b: &Change) -> bool {
+        a.prefix == b.prefix && self.key(a) == self.key(b)
+    }
+
+    /// By key, the older write first.
+    pub(crate) fn order(&self, a: &Change, b: &Change) -> Ordering {
+        compare(self.key(a), a.prefix, self.key(b), b.prefix).then_with(|| (a.file, a.key_at).cmp(&(b.file, b.key_at)))
+    }
 }
 
 /// One write. `prefix` holds bytes 1..9 of the key, where keys of one family differ first.
+///
+/// Also the record of a spilled run, in this machine's byte order: nobody else ever reads one.
 #[derive(Clone, Copy, Debug)]
+#[repr(C)]
 pub struct Change {
     prefix: u64,
     file: u32,
@@ -102,40 +114,54 @@ pub struct Change {
 }
 
 /// The last write of each key, in key order.
-#[derive(Clone, Default)]
+#[derive(Default)]
 pub struct Overlay {
     logs: Arc<Logs>,
-    changes: Vec<Change>,
+    changes: Settled,
+}
+
+/// Settled changes, in memory or in an unlinked file.
+pub(crate) enum Settled {
+    Held(Vec<Change>),
+    Mapped(Mmap),
+}
+
+impl Default for Settled {
+    fn default() -> Self {
+        Self::Held(Vec::new())
+    }
+}
+
+impl Deref for Settled {
+    type Target = [Change];
+
+    fn deref(&self) -> &[Change] {
+        match self {
+            Self::Held(changes) => changes,
+            // SAFETY: a map begins at a page, any bits are a Change, and the file was written as an array of them by us.
+            Self::Mapped(map) => unsafe {
+                std::slice::from_raw_parts(map.as_ptr().cast(), map.len() / size_of::<Change>())
+            },
+        }
+    }
+}
+
+impl Change {
+    /// The bytes a run keeps of changes.
+    pub(crate) fn bytes(changes: &[Self]) -> &[u8] {
+        // SAFETY: two halves of a word and six words without gaps between them.
+        unsafe { std::slice::from_raw_parts(changes.as_ptr().cast(), size_of_val(changes)) }
+    }
 }
 
 impl Overlay {
-    /// Take over writes in log order, sorting them on up to `threads` threads.
-    pub fn settle(logs: Arc<Logs>, mut changes: Vec<Change>, threads: usize) -> Self {
-        let key = |change: &Change| logs.key(change);
-        let order = |a: &Change, b: &Change| {
-            compare(key(a), a.prefix, key(b), b.prefix).then_with(|| (a.file, a.key_at).cmp(&(b.file, b.key_at)))
-        };
-        let share = changes.len().div_ceil(threads.max(1)).max(SMALLEST_SHARE);
-        if changes.len() > share {
-            std::thread::scope(|scope| {
-                for part in changes.chunks_mut(share) {
-                    scope.spawn(|| part.sort_unstable_by(order));
-                }
-            });
-            changes.sort_by(order); // finds the sorted parts and only merges them
-        } else {
-            changes.sort_unstable_by(order);
-        }
-        let mut kept = 0;
-        for at in 0..changes.len() {
-            if changes.get(at + 1).is_none_or(|next| key(next) != key(&changes[at])) {
-                changes[kept] = changes[at];
-                kept += 1;
-            }
-        }
-        changes.truncate(kept);
-        changes.shrink_to_fit();
+    pub(crate) fn new(logs: Arc<Logs>, changes: Settled) -> Self {
         Self { logs, changes }
+    }
+
+    /// Whether the changes lie in a file.
+    pub fn spilled(&self) -> bool {
+        matches!(self.changes, Settled::Mapped(_))
     }
 
     pub fn len(&self) -> usize {

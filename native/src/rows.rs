@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::entry::{Accumulator, entry_hash};
 use crate::error::{Error, Result};
 use crate::lanes::Hasher;
+use crate::pieces::Merge;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
@@ -112,13 +113,8 @@ impl Progress {
 }
 
 /// What a scan does with each row. Each worker fills its own; they are merged at the end.
-pub trait Sink: Send + Sync {
+pub trait Sink: Merge {
     fn row(&mut self, row: &Row<'_>) -> Result<()>;
-
-    /// Finish what was put off; called once, when the last row is there.
-    fn settle(&mut self) {}
-
-    fn merge(&mut self, other: Self);
 }
 
 /// The digest: four accumulators, the marker rows apart, and rows whose hash somebody looks for.
@@ -162,7 +158,9 @@ impl Sink for DigestSink {
         }
         Ok(())
     }
+}
 
+impl Merge for DigestSink {
     fn settle(&mut self) {
         let buckets = &mut self.buckets;
         self.hasher.flush(|bucket, hash| buckets[bucket as usize].add(hash));
@@ -223,7 +221,9 @@ impl Sink for ShardSink {
         }
         Ok(())
     }
+}
 
+impl Merge for ShardSink {
     fn merge(&mut self, other: Self) {
         self.matched += other.matched;
         for (shard, tally) in other.shards {
@@ -239,22 +239,56 @@ pub fn shard_of(key: &[u8]) -> usize {
     (crc32fast::hash(key) >> (32 - SHARD_BITS)) as usize
 }
 
-/// The shard tree of a side: 1,024 shards a bucket by the CRC-32 of the physical key; marker rows take no part.
+/// The shard tree of a side: 1,024 shards a bucket by the CRC-32 of the physical key. Marker rows are kept apart.
 #[derive(Clone)]
 pub struct TreeSink {
     pub shards: Vec<[Accumulator; SHARDS]>,
+    pub markers: Accumulator,
+    pub version_marker: Option<[u8; 32]>,
+    pub boundary_marker: Option<[u8; 32]>,
     hasher: Hasher<(Bucket, u16)>,
 }
 
 impl Default for TreeSink {
     fn default() -> Self {
-        Self { shards: vec![[Accumulator::default(); SHARDS]; 4], hasher: Hasher::default() }
+        Self {
+            shards: vec![[Accumulator::default(); SHARDS]; 4],
+            markers: Accumulator::default(),
+            version_marker: None,
+            boundary_marker: None,
+            hasher: Hasher::default(),
+        }
+    }
+}
+
+impl TreeSink {
+    fn mark(&mut self, row: &Row<'_>) {
+        let hash = entry_hash(row.key, row.payload);
+        self.markers.add(&hash);
+        let marker = if row.key == VERSION_MARKER { &mut self.version_marker } else { &mut self.boundary_marker };
+        *marker = Some(hash);
+    }
+
+    /// The same rows as a digest: buckets with the marker rows among misc, as they are stored.
+    pub fn digest(&self) -> DigestSink {
+        let mut digest = DigestSink::default();
+        for (bucket, shards) in digest.buckets.iter_mut().zip(&self.shards) {
+            for shard in shards {
+                bucket.merge(shard);
+            }
+        }
+        digest.buckets[Bucket::Misc as usize].merge(&self.markers);
+        digest.version_marker = self.version_marker;
+        digest.boundary_marker = self.boundary_marker;
+        digest
     }
 }
 
 impl Sink for TreeSink {
     fn row(&mut self, row: &Row<'_>) -> Result<()> {
-        if row.key != VERSION_MARKER && row.key != BOUNDARY_MARKER {
+        if row.key == VERSION_MARKER || row.key == BOUNDARY_MARKER {
+            self.mark(row);
+        } else {
             let shards = &mut self.shards;
             let tag = (row.bucket, shard_of(row.key) as u16);
             self.hasher.push(row.key, row.payload, tag, |(bucket, shard), hash| {
@@ -263,7 +297,9 @@ impl Sink for TreeSink {
         }
         Ok(())
     }
+}
 
+impl Merge for TreeSink {
     fn settle(&mut self) {
         let shards = &mut self.shards;
         self.hasher.flush(|(bucket, shard), hash| shards[bucket as usize][usize::from(shard)].add(hash));
@@ -275,6 +311,9 @@ impl Sink for TreeSink {
                 a.merge(b);
             }
         }
+        self.markers.merge(&other.markers);
+        self.version_marker = self.version_marker.or(other.version_marker);
+        self.boundary_marker = self.boundary_marker.or(other.boundary_marker);
     }
 }
 
@@ -306,7 +345,9 @@ impl Sink for RowSink<'_> {
         }
         Ok(())
     }
+}
 
+impl Merge for RowSink<'_> {
     fn merge(&mut self, other: Self) {
         self.batch.extend(other.batch);
     }

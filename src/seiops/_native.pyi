@@ -2,7 +2,7 @@
 or the row, and InterruptedError when its `Progress` was cancelled."""
 
 from collections.abc import Callable
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 __version__: str
 
@@ -22,6 +22,9 @@ class ScanTotals(TypedDict):
     version_marker: bytes | None
     boundary_marker: bytes | None
     found: list[RowTuple]
+
+    shards: NotRequired[dict[ShardNumber, TallyTuple]]
+    """Non-empty shards, of a survey."""
 
 class FlatkvTotals(ScanTotals):
     statistics: list[dict[bytes, tuple[int, int]]]
@@ -51,6 +54,7 @@ class MemiavlState:
 
     version: int
     overlay_rows: int
+    spilled: bool
     leaves: int
     @staticmethod
     def open(
@@ -58,10 +62,14 @@ class MemiavlState:
         tree: str,
         version: int,
         segments: list[tuple[str, int]],
+        spill_dir: str,
+        first: int | None = None,
         upto: int | None = None,
         threads: int = 1,
+        held: int = ...,
     ) -> MemiavlState:
-        """Open `tree` of a snapshot directory at `version`, overlaid with log segments (path, first index) up to `upto`."""
+        """Open `tree` of a snapshot directory at `version`, overlaid with log segments (path, first index) from version `first`
+        (None: the next one) up to `upto`. More than `held` writes spill into unlinked files in `spill_dir`."""
     def digest(
         self, progress: Progress, wording_name: str = "semantic", threads: int = 1, find: bytes | None = None
     ) -> ScanTotals: ...
@@ -70,13 +78,12 @@ class MemiavlState:
     ) -> tuple[int, int, dict[bytes, TallyTuple]]: ...
     def inspect_rows(self, progress: Progress, wording_name: str, query: Query, on_rows: OnRows) -> int: ...
     def storage_details(self, progress: Progress, offset: int, prefix: bytes, on_rows: OnRows) -> int: ...
-    def shard_tree(
-        self, progress: Progress, wording_name: str = "semantic", threads: int = 1
-    ) -> dict[ShardNumber, TallyTuple]: ...
+    def survey(self, progress: Progress, wording_name: str = "semantic", threads: int = 1) -> ScanTotals:
+        """What `digest` says together with the shard tree, in one pass."""
     def rows(self, progress: Progress, wording_name: str, shards: list[ShardNumber], on_rows: OnRows) -> int: ...
     def count(self, progress: Progress) -> int:
         """Number of leaves, those of the log included."""
-    def verify(self, progress: Progress) -> bytes | None:
+    def verify(self, progress: Progress, threads: int = 1) -> bytes | None:
         """Recompute every hash of the snapshot's tree; returns its root, None when the tree was born in the log."""
 
 class Database:
@@ -102,21 +109,25 @@ class FlatkvState:
         log_format: str,
         after: int,
         upto: int,
+        spill_dir: str,
         threads: int = 1,
+        held: int = ...,
     ) -> FlatkvState:
-        """Apply blocks after+1 ..= upto of log files (path, sealed, sequence, first block, last block)."""
+        """Apply blocks after+1 ..= upto of log files (path, sealed, sequence, first block, last block). More than `held` writes
+        spill into unlinked files in `spill_dir`."""
     def marker(self, key: bytes) -> bytes | None: ...
     def digest(self, progress: Progress, threads: int = 1, find: bytes | None = None) -> FlatkvTotals: ...
     def inspect(self, progress: Progress, threads: int, query: Query) -> tuple[int, int, dict[bytes, TallyTuple]]: ...
     def inspect_rows(self, progress: Progress, query: Query, on_rows: OnRows) -> int: ...
-    def shard_tree(self, progress: Progress, threads: int = 1) -> dict[ShardNumber, TallyTuple]: ...
+    def survey(self, progress: Progress, threads: int = 1) -> FlatkvTotals: ...
     def rows(self, progress: Progress, shards: list[ShardNumber], on_rows: OnRows) -> int: ...
-    def lattice_hashes(self, progress: Progress, database: int) -> dict[bytes, bytes]: ...
+    def lattice_hashes(self, progress: Progress, threads: int = 1) -> list[dict[bytes, bytes]]:
+        """LtHash of each module in each of the snapshot's four databases."""
 
 class CompositeState:
     """Both stores of a node in mid-migration; `unmigrated_from` is the first raw key memiavl still owns, None if none."""
 
     def __init__(self, flatkv: FlatkvState, memiavl: MemiavlState, unmigrated_from: bytes | None) -> None: ...
     def digest(self, progress: Progress, threads: int = 1, find: bytes | None = None) -> CompositeTotals: ...
-    def shard_tree(self, progress: Progress, threads: int = 1) -> dict[ShardNumber, TallyTuple]: ...
+    def survey(self, progress: Progress, threads: int = 1) -> CompositeTotals: ...
     def rows(self, progress: Progress, shards: list[ShardNumber], on_rows: OnRows) -> int: ...

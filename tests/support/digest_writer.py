@@ -124,7 +124,9 @@ class TreeWriter:
         return Subtree(0, digest)
 
 
-def write_snapshot(root: Path, version: int, trees: dict[str, dict[bytes, tuple[bytes, int]]]) -> Path:
+def write_snapshot(
+    root: Path, version: int, trees: dict[str, dict[bytes, tuple[bytes, int]]], initial_version: int = 0
+) -> Path:
     """One snapshot directory; `trees` is name => {key: (value, version of the last write)}."""
     directory = root / f"snapshot-{version:020d}"
     stores = b""
@@ -134,7 +136,8 @@ def write_snapshot(root: Path, version: int, trees: dict[str, dict[bytes, tuple[
         commit = proto_varint(1, version) + proto_bytes(2, digest)
         stores += proto_bytes(2, proto_bytes(1, name.encode()) + proto_bytes(2, commit))
     directory.mkdir(parents=True, exist_ok=True)
-    (directory / "__metadata").write_bytes(proto_bytes(1, proto_varint(1, version) + stores))
+    commit_info = proto_bytes(1, proto_varint(1, version) + stores)
+    (directory / "__metadata").write_bytes(commit_info + proto_varint(2, initial_version))
     return directory
 
 

@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
-use crate::overlay::{Change, Logs, Overlay};
+use crate::overlay::{Logs, Overlay};
 use crate::rows::{BOUNDARY_MARKER, RawKind, VERSION_MARKER, raw_kind};
 use crate::wire::{Field, Pair, Reader, named_changeset};
+use crate::writes::{Limits, Writes, relieve};
 
 const MAGIC: &[u8] = b"SEIWL\x01";
 const PAYLOAD_VERSION: u8 = 1;
@@ -48,18 +49,34 @@ pub struct Changes {
 
 #[derive(Default)]
 struct Collected {
-    nonce: Vec<Change>,
-    codehash: Vec<Change>,
-    code: Vec<Change>,
-    storage: Vec<Change>,
-    misc: Vec<Change>,
-    others: BTreeMap<Vec<u8>, Vec<Change>>,
+    nonce: Writes,
+    codehash: Writes,
+    code: Writes,
+    storage: Writes,
+    misc: Writes,
+    others: BTreeMap<Vec<u8>, Writes>,
     markers: BTreeMap<Vec<u8>, (u32, Option<Vec<u8>>)>,
+    waiting: usize,
+}
+
+impl Collected {
+    fn relieve(&mut self, logs: &Logs, limits: Limits<'_>) -> Result<()> {
+        let mut lists = vec![&mut self.nonce, &mut self.codehash, &mut self.code, &mut self.storage, &mut self.misc];
+        lists.extend(self.others.values_mut());
+        relieve(&mut lists, logs, limits)?;
+        self.waiting = lists.iter().map(|list| list.waiting()).sum();
+        Ok(())
+    }
 }
 
 impl Changes {
     /// Apply blocks after+1 ..= upto; every one of them must be there.
-    pub fn replay(files: &[BlockFile], format: BlockFormat, (after, upto): (u64, u64), threads: usize) -> Result<Self> {
+    pub fn replay(
+        files: &[BlockFile],
+        format: BlockFormat,
+        (after, upto): (u64, u64),
+        limits: Limits<'_>,
+    ) -> Result<Self> {
         let mut logs = Logs::default();
         let mut collected = Collected::default();
         let mut current = after;
@@ -83,18 +100,22 @@ impl Changes {
                     )));
                 }
                 current = block.number;
-                apply(&logs, number, &block, format, &mut collected)?;
+                apply(&logs, number, &block, format, (&mut collected, limits))?;
             }
         }
         let logs = Arc::new(logs);
-        let settle = |changes| Overlay::settle(Arc::clone(&logs), changes, threads);
+        let settle = |writes: Writes| writes.settle(Arc::clone(&logs), limits);
         Ok(Self {
-            nonce: settle(collected.nonce),
-            codehash: settle(collected.codehash),
-            code: settle(collected.code),
-            storage: settle(collected.storage),
-            misc: settle(collected.misc),
-            others: collected.others.into_iter().map(|(module, changes)| (module, settle(changes))).collect(),
+            nonce: settle(collected.nonce)?,
+            codehash: settle(collected.codehash)?,
+            code: settle(collected.code)?,
+            storage: settle(collected.storage)?,
+            misc: settle(collected.misc)?,
+            others: collected
+                .others
+                .into_iter()
+                .map(|(module, writes)| Ok((module, settle(writes)?)))
+                .collect::<Result<_>>()?,
             markers: collected.markers,
             version: current,
         })
@@ -209,7 +230,13 @@ fn changelog_entries(file: &BlockFile, data: &[u8]) -> Result<Vec<Block>> {
     Ok(found)
 }
 
-fn apply(logs: &Logs, file: u32, block: &Block, format: BlockFormat, into: &mut Collected) -> Result<()> {
+fn apply(
+    logs: &Logs,
+    file: u32,
+    block: &Block,
+    format: BlockFormat,
+    (into, limits): (&mut Collected, Limits<'_>),
+) -> Result<()> {
     let number = block.number;
     let payload = &logs.file(file)[block.at..block.at + block.length];
     let broken = |what: String| {
@@ -218,9 +245,11 @@ fn apply(logs: &Logs, file: u32, block: &Block, format: BlockFormat, into: &mut 
     let height = u32::try_from(number).map_err(|_| broken(format!("block {number} is beyond 32 bits")))?;
     let refused = |what: &str| Error::store(format!("readonly: replay block {number}: apply v{number}: {what}"));
     let mut each = |base: usize, set: &[u8]| {
-        let mut take =
-            |module: &[u8], pair: Pair| write(logs, file, base, (module, pair), height, into).map_err(refused);
-        named_changeset(set, &mut |module, pair| take(module, pair))
+        named_changeset(set, &mut |module, pair| {
+            write(logs, file, base, (module, pair), height, into).map_err(refused)?;
+            into.waiting += 1;
+            if into.waiting >= limits.held { into.relieve(logs, limits) } else { Ok(()) }
+        })
     };
     match format {
         BlockFormat::StateWal => {
@@ -276,8 +305,8 @@ fn write(
         } else {
             let change = logs.change(file, key_at, value_at, height);
             match into.others.get_mut(module) {
-                Some(changes) => changes.push(change),
-                None => drop(into.others.insert(module.to_vec(), vec![change])),
+                Some(writes) => writes.push(change),
+                None => into.others.entry(module.to_vec()).or_default().push(change),
             }
         }
         return Ok(());

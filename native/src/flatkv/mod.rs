@@ -1,6 +1,7 @@
 //! FlatKV: four databases of a snapshot under the blocks of the state log, as logical rows (docs/contracts/digest.md 4).
 
 mod blocks;
+mod lattice;
 pub(crate) mod rows;
 mod scan;
 mod values;

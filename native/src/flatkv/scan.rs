@@ -4,18 +4,18 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::blocks::Changes;
+use super::lattice::{Lattice, LtHash};
 use super::rows::{DatabaseRows, Kind, ModuleCounts};
 use super::values::{ACCOUNT_PAYLOAD, height, payload, undecodable};
 use crate::error::Result;
-use crate::memiavl::run_pieces;
 use crate::pebble::Database;
+use crate::pieces::{Merge, run_pieces};
 use crate::rows::{Bucket, Progress, Row, Sink, physical_bucket};
 
 const PIECES_PER_THREAD: usize = 8;
 const SMALLEST_PIECE: u64 = 1 << 10;
 const BATCH: u64 = 16_384;
 const KINDS: [Kind; 4] = [Kind::Account, Kind::Code, Kind::Storage, Kind::Misc];
-const LIMBS: usize = 1024;
 
 /// Rows and bytes of each module in each of the four databases.
 pub type Statistics = [ModuleCounts; 4];
@@ -50,7 +50,9 @@ impl<S: Sink> Sink for Counted<S> {
     fn row(&mut self, row: &Row<'_>) -> Result<()> {
         self.sink.row(row)
     }
+}
 
+impl<S: Sink> Merge for Counted<S> {
     fn settle(&mut self) {
         self.sink.settle();
     }
@@ -159,43 +161,26 @@ impl FlatState {
         Ok(Some(found.to_vec()))
     }
 
-    /// LtHash of each module in one database, over the snapshot's own rows (4.9).
-    pub fn lattice_hashes(&self, database: usize, progress: &Progress) -> Result<BTreeMap<Vec<u8>, Vec<u8>>> {
-        let mut sums: BTreeMap<Vec<u8>, Vec<u16>> = BTreeMap::new();
-        let mut rows = self.databases[database].rows(&[], None)?;
-        let mut message = Vec::new();
-        let mut expanded = [0u8; LIMBS * 2];
-        let mut count = 0;
-        while rows.advance()? {
-            let (key, value) = (rows.key(), rows.value());
-            if key.starts_with(b"_meta/") {
-                continue;
+    /// LtHash of each module in each of the four databases, over the snapshot's own rows (4.9).
+    pub fn lattice_hashes(&self, scan: FlatScan<'_>) -> Result<[BTreeMap<Vec<u8>, LtHash>; 4]> {
+        let pieces = self.pieces(scan.threads)?;
+        let (sums, _) = run_pieces(&pieces, Lattice::default(), scan.threads, |piece, sums| {
+            let mut rows = self.databases[piece.database].rows(&piece.low, piece.high.as_deref())?;
+            let mut count = 0;
+            while rows.advance()? {
+                if rows.key().starts_with(b"_meta/") {
+                    continue;
+                }
+                sums.add(piece.database, rows.key(), rows.value());
+                count += 1;
+                if count % BATCH == 0 {
+                    scan.progress.moved(BATCH, rows.take_bytes())?;
+                }
             }
-            message.clear();
-            message.extend_from_slice(&(key.len() as u32).to_le_bytes());
-            message.extend_from_slice(key);
-            message.extend_from_slice(&(value.len() as u32).to_le_bytes());
-            message.extend_from_slice(value);
-            let mut hasher = blake3::Hasher::new();
-            hasher.update(&message);
-            hasher.finalize_xof().fill(&mut expanded);
-            let module = key.split(|byte| *byte == b'/').next().unwrap_or(key);
-            if !sums.contains_key(module) {
-                sums.insert(module.to_vec(), vec![0; LIMBS]);
-            }
-            let sum = sums.get_mut(module).expect("just inserted");
-            for (limb, bytes) in sum.iter_mut().zip(expanded.chunks_exact(2)) {
-                *limb = limb.wrapping_add(u16::from_le_bytes([bytes[0], bytes[1]]));
-            }
-            count += 1;
-            if count % BATCH == 0 {
-                progress.moved(BATCH, rows.take_bytes())?;
-            }
-        }
-        Ok(sums
-            .into_iter()
-            .map(|(module, sum)| (module, sum.into_iter().flat_map(u16::to_le_bytes).collect()))
-            .collect())
+            scan.progress.moved(count % BATCH, rows.take_bytes())?;
+            Ok(count)
+        })?;
+        Ok(sums.0)
     }
 
     pub fn table_bytes(&self) -> u64 {

@@ -22,10 +22,6 @@ pub struct Records<'a> {
 }
 
 impl<'a> Records<'a> {
-    pub fn new(file: &'a File, path: &'a Path) -> Self {
-        Self { file, path, at: 0, buffer: Vec::new(), used: 0 }
-    }
-
     pub fn starting(file: &'a File, path: &'a Path, index: u64) -> Self {
         Self { file, path, at: index * LEAF as u64, buffer: Vec::new(), used: 0 }
     }
@@ -48,7 +44,7 @@ impl<'a> Records<'a> {
 }
 
 /// Fill `buffer` from `offset` as far as the file reaches.
-fn read_some(file: &File, path: &Path, buffer: &mut [u8], offset: u64) -> Result<usize> {
+pub(super) fn read_some(file: &File, path: &Path, buffer: &mut [u8], offset: u64) -> Result<usize> {
     let mut filled = 0;
     while filled < buffer.len() {
         match file.read_at(&mut buffer[filled..], offset + filled as u64) {

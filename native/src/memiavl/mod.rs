@@ -7,6 +7,7 @@
 mod cursor;
 mod scan;
 mod tree;
+mod verify;
 
-pub use scan::{AccountFields, Piece, Scan, State, Wording, emit_account, run_pieces};
+pub use scan::{AccountFields, Piece, Scan, State, Wording, emit_account};
 pub use tree::Tree;

@@ -1,13 +1,12 @@
 //! Leaves of a snapshot with the log on top, as logical rows, in pieces that workers share.
 
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::cursor::Cursor;
 use super::tree::Tree;
 use crate::error::{Error, Result};
 use crate::overlay::{Change, Overlay};
+use crate::pieces::run_pieces;
 use crate::rows::{ADDRESS_KEY, Bucket, Progress, RawKind, Row, Sink, hex_upper, raw_kind};
 
 const PIECES_PER_THREAD: u64 = 8;
@@ -480,49 +479,4 @@ fn check_length(key: &[u8], value: &[u8], want: usize, wording: Wording) -> Resu
 
 fn ranges(cuts: &[Vec<u8>]) -> impl Iterator<Item = (Vec<u8>, Option<Vec<u8>>)> + '_ {
     (0..cuts.len()).map(|at| (cuts[at].clone(), cuts.get(at + 1).cloned()))
-}
-
-/// Work through `pieces` with `threads` workers, each with its own sink; merge the sinks and add up the counts.
-pub fn run_pieces<P: Sync, S: Sink + Clone>(
-    pieces: &[P],
-    sink: S,
-    threads: usize,
-    run: impl Fn(&P, &mut S) -> Result<u64> + Sync,
-) -> Result<(S, u64)> {
-    let next = AtomicUsize::new(0);
-    let outcome: Mutex<Result<(S, u64)>> = Mutex::new(Ok((sink.clone(), 0)));
-    let work = || {
-        let mut mine = sink.clone();
-        let mut counted = 0;
-        loop {
-            let at = next.fetch_add(1, Ordering::Relaxed);
-            let Some(piece) = pieces.get(at) else { break };
-            match run(piece, &mut mine) {
-                Ok(rows) => counted += rows,
-                Err(error) => {
-                    next.store(pieces.len(), Ordering::Relaxed);
-                    let mut outcome = outcome.lock().expect("no worker panics while holding it");
-                    if outcome.is_ok() {
-                        *outcome = Err(error);
-                    }
-                    return;
-                }
-            }
-        }
-        mine.settle();
-        if let Ok((total, rows)) = outcome.lock().expect("no worker panics while holding it").as_mut() {
-            total.merge(mine);
-            *rows += counted;
-        }
-    };
-    if threads <= 1 {
-        work();
-    } else {
-        std::thread::scope(|scope| {
-            for _ in 0..threads {
-                scope.spawn(work);
-            }
-        });
-    }
-    outcome.into_inner().expect("no worker panics while holding it")
 }

@@ -4,15 +4,13 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use sha2::{Digest, Sha256};
-
-use super::cursor::{Cursor, Records};
+use super::cursor::read_some;
 use crate::error::{Error, Result};
-use crate::rows::Progress;
 use crate::wire::{le32, le64};
 
 pub const LEAF: usize = 48;
 const MAGIC: u32 = 1_280_721_225;
+const WINDOW: u64 = 4096;
 
 /// One tree of a snapshot, opened and checked.
 pub struct Tree {
@@ -20,7 +18,7 @@ pub struct Tree {
     pub(super) kvs: File,
     pub(super) kvs_len: u64,
     pub(super) leaves: File,
-    nodes: File,
+    pub(super) nodes: File,
     pub count: u64,
     pub version: u32,
 }
@@ -120,97 +118,31 @@ impl Tree {
         }
         Ok(low)
     }
+}
 
-    /// Recompute every leaf and branch hash from the files and compare; returns the root hash (3.2).
-    pub fn verify_hashes(&self, progress: &Progress) -> Result<[u8; 32]> {
-        if self.count == 0 {
-            return Ok(Sha256::digest(b"").into());
-        }
-        let leaves_path = self.dir.join("leaves");
-        let nodes_path = self.dir.join("nodes");
-        let mut cursor = Cursor::over(self, 0, self.count)?;
-        let mut leaves = Records::new(&self.leaves, &leaves_path);
-        let mut nodes = Records::new(&self.nodes, &nodes_path);
-        // subtrees waiting for their parent: first leaf, leaf count, hash
-        let mut waiting: Vec<(u64, u64, [u8; 32])> = Vec::new();
-        let mut branch = if self.count > 1 { nodes.next_record()? } else { None };
-        for index in 0..self.count {
-            cursor.advance()?;
-            let record = leaves.next_record()?.ok_or_else(|| Error::file(&leaves_path, "too short"))?;
-            let hash = leaf_hash(cursor.key(), cursor.value(), le32(&record));
-            if hash != record[16..] || le64(&record[8..]) != cursor.record_offset() {
-                return Err(Error::file(
-                    &leaves_path,
-                    format!("leaf {index} does not hash to what the snapshot holds"),
-                ));
-            }
-            waiting.push((index, 1, hash));
-            // post-order: every branch whose leaves are complete follows at once
-            while let Some(node) = branch {
-                let size = u64::from(le32(&node[8..]));
-                let Some(&[.., left, right]) = waiting.get(..) else {
-                    break;
-                };
-                if left.1 + right.1 != size || u64::from(le32(&node[12..])) != right.0 {
-                    break;
-                }
-                let hash = branch_hash(node[0], size, le32(&node[4..]), &left.2, &right.2);
-                if hash != node[16..] {
-                    return Err(Error::file(
-                        &nodes_path,
-                        format!(
-                            "the branch over leaves {} to {index} does not hash to what the snapshot holds",
-                            left.0
-                        ),
-                    ));
-                }
-                waiting.truncate(waiting.len() - 2);
-                waiting.push((left.0, size, hash));
-                branch = nodes.next_record()?;
-            }
-            if index % 65_536 == 65_535 {
-                progress.moved(65_536, 0)?;
-            }
-        }
-        match waiting.as_slice() {
-            [(0, _, root)] if branch.is_none() => Ok(*root),
-            _ => Err(Error::file(&nodes_path, "branches do not form one tree over all leaves")),
-        }
+/// Records of a file by index, read in windows: neighbours cost nothing.
+pub(super) struct Window<'a> {
+    file: &'a File,
+    path: &'a Path,
+    first: u64,
+    records: Vec<u8>,
+}
+
+impl<'a> Window<'a> {
+    pub(super) fn over(file: &'a File, path: &'a Path) -> Self {
+        Self { file, path, first: 0, records: Vec::new() }
     }
-}
 
-fn put_uvarint(into: &mut Sha256, mut value: u64) {
-    while value >= 0x80 {
-        into.update([(value as u8) | 0x80]);
-        value >>= 7;
+    pub(super) fn get(&mut self, index: u64) -> Result<&[u8; LEAF]> {
+        let held = (self.records.len() / LEAF) as u64;
+        if index < self.first || index >= self.first + held {
+            // a little of what lies before: a left leaf is asked for behind its right neighbours
+            self.first = index.saturating_sub(WINDOW / 8);
+            self.records.resize(WINDOW as usize * LEAF, 0);
+            let read = read_some(self.file, self.path, &mut self.records, self.first * LEAF as u64)?;
+            self.records.truncate(read - read % LEAF);
+        }
+        let at = (index - self.first) as usize * LEAF;
+        self.records.get(at..).and_then(|rest| rest.first_chunk()).ok_or_else(|| Error::file(self.path, "too short"))
     }
-    into.update([value as u8]);
-}
-
-fn put_varint(into: &mut Sha256, value: u64) {
-    put_uvarint(into, value << 1);
-}
-
-fn leaf_hash(key: &[u8], value: &[u8], version: u32) -> [u8; 32] {
-    let mut hash = Sha256::new();
-    put_varint(&mut hash, 0);
-    put_varint(&mut hash, 1);
-    put_varint(&mut hash, u64::from(version));
-    put_uvarint(&mut hash, key.len() as u64);
-    hash.update(key);
-    put_uvarint(&mut hash, 32);
-    hash.update(Sha256::digest(value));
-    hash.finalize().into()
-}
-
-fn branch_hash(height: u8, size: u64, version: u32, left: &[u8; 32], right: &[u8; 32]) -> [u8; 32] {
-    let mut hash = Sha256::new();
-    put_varint(&mut hash, u64::from(height));
-    put_varint(&mut hash, size);
-    put_varint(&mut hash, u64::from(version));
-    put_uvarint(&mut hash, 32);
-    hash.update(left);
-    put_uvarint(&mut hash, 32);
-    hash.update(right);
-    hash.finalize().into()
 }

@@ -8,12 +8,13 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
 
 use super::memiavl::PyMemiavl;
-use super::{PyProgress, Selection, digest_sink, export, query_of, shards, totals, tree};
-use crate::composite::{Composite, Unmigrated};
+use super::{PyProgress, Selection, digest_sink, export, query_of, shards, survey, totals};
+use crate::composite::{Composite, Consumed, Unmigrated};
 use crate::flatkv::{BlockFile, BlockFormat, Changes, FlatScan, FlatState, Statistics};
 use crate::memiavl::{Scan, Wording};
 use crate::pebble::Database;
 use crate::rows::{ShardSink, TreeSink};
+use crate::writes::{HELD, Limits};
 
 /// A read-only Pebble database.
 #[pyclass(name = "Database", frozen)]
@@ -68,9 +69,10 @@ pub struct PyFlatkv {
 #[pymethods]
 impl PyFlatkv {
     /// `databases`: account, code, storage, misc. `files`: the log in order, in `log_format` "seiwal" or "changelog"; blocks
-    /// after+1 ..= upto are applied.
+    /// after+1 ..= upto are applied. More than `held` writes spill into unlinked files in `spill_dir`.
     #[staticmethod]
-    #[pyo3(signature = (databases, files, log_format, after, upto, threads=1))]
+    #[pyo3(signature = (databases, files, log_format, after, upto, spill_dir, threads=1, held=HELD))]
+    #[expect(clippy::too_many_arguments, reason = "keyword arguments of a Python call")]
     fn open(
         py: Python<'_>,
         databases: Vec<Py<PyDatabase>>,
@@ -78,7 +80,9 @@ impl PyFlatkv {
         log_format: &str,
         after: u64,
         upto: u64,
+        spill_dir: PathBuf,
         threads: usize,
+        held: usize,
     ) -> PyResult<Self> {
         let format = match log_format {
             "seiwal" => BlockFormat::StateWal,
@@ -91,7 +95,10 @@ impl PyFlatkv {
             .into_iter()
             .map(|(path, sealed, sequence, first, last)| BlockFile { path, sealed, sequence, first, last })
             .collect();
-        let changes = py.detach(|| Changes::replay(&files, format, (after, upto), threads))?;
+        let changes = py.detach(|| {
+            let limits = Limits { held, spill_dir: &spill_dir, threads };
+            Changes::replay(&files, format, (after, upto), limits)
+        })?;
         let version = changes.version;
         let overlay_rows = changes.len();
         let state = FlatState { databases, changes };
@@ -143,10 +150,13 @@ impl PyFlatkv {
         export(py, &Selection::Query(query), &on_rows, |sink| self.state.scan_in_order(sink, &progress.inner))
     }
 
+    /// What `digest` says together with the shard tree, in one pass.
     #[pyo3(signature = (progress, threads=1))]
-    fn shard_tree<'py>(&self, py: Python<'py>, progress: &PyProgress, threads: usize) -> PyResult<Bound<'py, PyDict>> {
-        let (sink, _, _) = py.detach(|| self.state.scan(TreeSink::default(), how(progress, threads)))?;
-        tree(py, &sink)
+    fn survey<'py>(&self, py: Python<'py>, progress: &PyProgress, threads: usize) -> PyResult<Bound<'py, PyDict>> {
+        let (sink, rows, statistics) = py.detach(|| self.state.scan(TreeSink::default(), how(progress, threads)))?;
+        let found = survey(py, &sink, rows)?;
+        found.set_item("statistics", statistics_list(py, &statistics)?)?;
+        Ok(found)
     }
 
     fn rows(
@@ -159,22 +169,24 @@ impl PyFlatkv {
         export(py, &Selection::shards(shards), &on_rows, |sink| self.state.scan_in_order(sink, &progress.inner))
     }
 
-    /// LtHash of each module in one database of the snapshot: {module: 2048 bytes}.
+    /// LtHash of each module in each database of the snapshot: four of {module: 2048 bytes}.
+    #[pyo3(signature = (progress, threads=1))]
     fn lattice_hashes<'py>(
         &self,
         py: Python<'py>,
         progress: &PyProgress,
-        database: usize,
-    ) -> PyResult<Bound<'py, PyDict>> {
-        if database > 3 {
-            return Err(PyValueError::new_err("four databases"));
+        threads: usize,
+    ) -> PyResult<Bound<'py, PyList>> {
+        let sums = py.detach(|| self.state.lattice_hashes(how(progress, threads)))?;
+        let list = PyList::empty(py);
+        for modules in sums {
+            let dict = PyDict::new(py);
+            for (module, sum) in modules {
+                dict.set_item(PyBytes::new(py, &module), PyBytes::new(py, &sum.bytes()))?;
+            }
+            list.append(dict)?;
         }
-        let sums = py.detach(|| self.state.lattice_hashes(database, &progress.inner))?;
-        let dict = PyDict::new(py);
-        for (module, sum) in sums {
-            dict.set_item(PyBytes::new(py, &module), PyBytes::new(py, &sum))?;
-        }
-        Ok(dict)
+        Ok(list)
     }
 }
 
@@ -223,17 +235,15 @@ impl PyComposite {
         let sink = digest_sink(find)?;
         let (composite, scan) = self.parts(progress, threads, false);
         let (sink, consumed) = py.detach(|| composite.scan(sink, scan))?;
-        let found = totals(py, &sink, consumed.flatkv)?;
-        found.set_item("memiavl_rows", consumed.memiavl)?;
-        found.set_item("consumed_rows", consumed.unmigrated)?;
-        Ok(found)
+        consumption(totals(py, &sink, consumed.flatkv)?, consumed)
     }
 
+    /// What `digest` says together with the shard tree, in one pass.
     #[pyo3(signature = (progress, threads=1))]
-    fn shard_tree<'py>(&self, py: Python<'py>, progress: &PyProgress, threads: usize) -> PyResult<Bound<'py, PyDict>> {
+    fn survey<'py>(&self, py: Python<'py>, progress: &PyProgress, threads: usize) -> PyResult<Bound<'py, PyDict>> {
         let (composite, scan) = self.parts(progress, threads, false);
-        let (sink, _) = py.detach(|| composite.scan(TreeSink::default(), scan))?;
-        tree(py, &sink)
+        let (sink, consumed) = py.detach(|| composite.scan(TreeSink::default(), scan))?;
+        consumption(survey(py, &sink, consumed.flatkv)?, consumed)
     }
 
     fn rows(
@@ -246,6 +256,12 @@ impl PyComposite {
         let (composite, scan) = self.parts(progress, 1, true);
         export(py, &Selection::shards(shards), &on_rows, |sink| composite.scan_in_order(sink, scan))
     }
+}
+
+fn consumption(found: Bound<'_, PyDict>, consumed: Consumed) -> PyResult<Bound<'_, PyDict>> {
+    found.set_item("memiavl_rows", consumed.memiavl)?;
+    found.set_item("consumed_rows", consumed.unmigrated)?;
+    Ok(found)
 }
 
 impl PyComposite {

@@ -6,12 +6,13 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyTuple};
 
-use super::{PyProgress, Selection, digest_sink, export, query_of, shards, totals, tree};
-use crate::changelog::{Segment, replay};
+use super::{PyProgress, Selection, digest_sink, export, query_of, shards, survey, totals};
+use crate::changelog::{Segment, Span, replay};
 use crate::error::Error;
 use crate::memiavl::{Scan, State, Tree, Wording};
 use crate::overlay::Overlay;
 use crate::rows::{Bucket, Query, RawKind, Row, ShardSink, Sink, TreeSink, hex_upper, raw_kind};
+use crate::writes::{HELD, Limits};
 
 pub fn wording(name: &str) -> PyResult<Wording> {
     Ok(match name {
@@ -31,23 +32,30 @@ pub struct PyMemiavl {
     #[pyo3(get)]
     overlay_rows: usize,
     #[pyo3(get)]
+    spilled: bool,
+    #[pyo3(get)]
     leaves: u64,
 }
 
 #[pymethods]
 impl PyMemiavl {
     /// Open tree `tree` of `snapshot` (a directory), whose state is `version`, and overlay `segments` ((path, first index) in
-    /// order) up to `upto` (None: to the end of the log). Without segments the snapshot is the state.
+    /// order) from version `first` (None: the next one) up to `upto` (None: to the end of the log). Without segments the
+    /// snapshot is the state. More than `held` writes spill into unlinked files in `spill_dir`.
     #[staticmethod]
-    #[pyo3(signature = (snapshot, tree, version, segments, upto=None, threads=1))]
+    #[pyo3(signature = (snapshot, tree, version, segments, spill_dir, first=None, upto=None, threads=1, held=HELD))]
+    #[expect(clippy::too_many_arguments, reason = "keyword arguments of a Python call")]
     fn open(
         py: Python<'_>,
         snapshot: PathBuf,
         tree: &str,
         version: u64,
         segments: Vec<(PathBuf, u64)>,
+        spill_dir: PathBuf,
+        first: Option<u64>,
         upto: Option<u64>,
         threads: usize,
+        held: usize,
     ) -> PyResult<Self> {
         let opened = py.detach(|| {
             let (base, reached, overlay) = if segments.is_empty() {
@@ -55,7 +63,8 @@ impl PyMemiavl {
             } else {
                 let segments: Vec<Segment> =
                     segments.into_iter().map(|(path, first_index)| Segment { path, first_index }).collect();
-                let found = replay(&segments, tree.as_bytes(), (version, upto), threads)?;
+                let span = Span { after: version, first: first.unwrap_or(version + 1), upto };
+                let found = replay(&segments, tree.as_bytes(), span, Limits { held, spill_dir: &spill_dir, threads })?;
                 (found.base_tree, found.version, found.overlay)
             };
             let tree = base
@@ -69,6 +78,7 @@ impl PyMemiavl {
         Ok(Self {
             version: opened.1,
             overlay_rows: opened.0.overlay.len(),
+            spilled: opened.0.overlay.spilled(),
             leaves: opened.0.tree.as_ref().map_or(0, |tree| tree.count),
             state: opened.0,
         })
@@ -154,8 +164,9 @@ impl PyMemiavl {
         })
     }
 
+    /// The totals of `digest` together with the shard tree, in one pass.
     #[pyo3(signature = (progress, wording_name="semantic", threads=1))]
-    fn shard_tree<'py>(
+    fn survey<'py>(
         &self,
         py: Python<'py>,
         progress: &PyProgress,
@@ -163,8 +174,8 @@ impl PyMemiavl {
         threads: usize,
     ) -> PyResult<Bound<'py, PyDict>> {
         let scan = self.how(progress, wording_name, threads, false)?;
-        let (sink, _) = py.detach(|| self.state.scan(TreeSink::default(), scan))?;
-        tree(py, &sink)
+        let (sink, leaves) = py.detach(|| self.state.scan(TreeSink::default(), scan))?;
+        survey(py, &sink, leaves)
     }
 
     /// Rows of the named shards, in key order, accounts last, with the versions of their leaves.
@@ -186,9 +197,15 @@ impl PyMemiavl {
     }
 
     /// Recompute every hash of the snapshot's tree; returns its root hash, or None when the tree was born in the log.
-    fn verify<'py>(&self, py: Python<'py>, progress: &PyProgress) -> PyResult<Option<Bound<'py, PyBytes>>> {
+    #[pyo3(signature = (progress, threads=1))]
+    fn verify<'py>(
+        &self,
+        py: Python<'py>,
+        progress: &PyProgress,
+        threads: usize,
+    ) -> PyResult<Option<Bound<'py, PyBytes>>> {
         let Some(tree) = &self.state.tree else { return Ok(None) };
-        let root = py.detach(|| tree.verify_hashes(&progress.inner))?;
+        let root = py.detach(|| tree.verify_hashes(&progress.inner, threads))?;
         Ok(Some(PyBytes::new(py, &root)))
     }
 }

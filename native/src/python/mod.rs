@@ -114,8 +114,9 @@ pub fn shards<'py>(py: Python<'py>, sink: &ShardSink, input_rows: u64) -> PyResu
     (input_rows, sink.matched, dict).into_pyobject(py)
 }
 
-/// Non-empty shards: {(bucket, index): (xor, count)}.
-pub fn tree<'py>(py: Python<'py>, sink: &TreeSink) -> PyResult<Bound<'py, PyDict>> {
+/// What a digest scan found, and under "shards" the non-empty ones: {(bucket, index): (xor, count)}.
+pub fn survey<'py>(py: Python<'py>, sink: &TreeSink, input_rows: u64) -> PyResult<Bound<'py, PyDict>> {
+    let found = totals(py, &sink.digest(), input_rows)?;
     let dict = PyDict::new(py);
     for (bucket, shards) in sink.shards.iter().enumerate() {
         for (index, accumulator) in shards.iter().enumerate() {
@@ -124,7 +125,8 @@ pub fn tree<'py>(py: Python<'py>, sink: &TreeSink) -> PyResult<Bound<'py, PyDict
             }
         }
     }
-    Ok(dict)
+    found.set_item("shards", dict)?;
+    Ok(found)
 }
 
 /// A row selection: an inspect query, or shards of the shard tree.

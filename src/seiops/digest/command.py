@@ -17,10 +17,9 @@ from seiops.digest.engine import (
     OpenOptions,
     ScanHooks,
 )
-from seiops.digest.errors import DigestError, ReferenceOnlyError
+from seiops.digest.errors import DigestError
 from seiops.digest.keys import Bucket
 from seiops.digest.model import Backend, Normalization, OpenMode, Progress, Row, Totals, Verification
-from seiops.digest.reference import ReferenceMemiavl
 
 
 class DigestView(Protocol):
@@ -136,10 +135,6 @@ def _inspect_memiavl(
 ) -> Inspection:
     if listing is None:
         return store.inspect(query, normalization, None)
-    if query.bucket is Bucket.MISC and not isinstance(store, ReferenceMemiavl):
-        # A listing may be cut by its limit, so its order matters. Oddly shaped keys lie between those of accounts, and an
-        # engine that merges accounts by address ranges meets them late.
-        raise ReferenceOnlyError(f"{store.tree_dir}: misc rows are listed in key order by the reference engine only")
     if listing.leaf_versions:
         return store.storage_details(query, listing.take)
     return store.inspect(query, normalization, listing.take)

@@ -24,7 +24,11 @@ shards a bucket keep a side's tree in the kilobytes (docs/contracts/digest.md 9.
 
 @dataclass(frozen=True, slots=True)
 class OpenOptions:
-    """How to open and scan: integrity depth, worker threads (1 = none), where an overlay may spill (None = nowhere)."""
+    """How to open and scan: integrity depth, worker threads (1 = none), where a long log's writes may spill.
+
+    The native engine keeps 8 million writes of a log in memory; what is more goes into files without a name in `spill_dir`
+    (None: TMPDIR, else /var/tmp), 32 bytes a write. The reference engine holds them all.
+    """
 
     verification: Verification = Verification.CHEAP
     threads: int = 1
@@ -33,11 +37,15 @@ class OpenOptions:
 
 @dataclass(frozen=True, slots=True)
 class ScanHooks:
-    """Callbacks of a digest scan. `find` is a 32-byte entry hash; each row with that hash goes to `on_found`."""
+    """Callbacks of a digest scan. `find` is a 32-byte entry hash; each row with that hash goes to `on_found`.
+
+    With `on_tree` the same pass makes the shard tree; a scan looks for a hash or makes a tree, not both.
+    """
 
     find: bytes | None = None
     on_found: Callable[[Row], None] | None = None
     on_progress: Callable[[Progress], None] | None = None
+    on_tree: Callable[[ShardTree], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,6 +74,13 @@ async def check_record(store: Store, key: str, expected: str) -> CheckedRecord:
             raise
         checked.problems.append(error.message)
         return checked
+    examine(checked, bytes(payload))
+    return checked
+
+
+def examine(checked: CheckedRecord, payload: bytes) -> None:
+    """Check a record whose payload has been read; what is wrong goes into its problems."""
+    key = checked.key
     checked.sha256 = hashlib.sha256(payload).hexdigest()
     if checked.expected and checked.expected != checked.sha256:
         checked.problems.append(f"seal is {checked.sha256}, but {checked.expected} was promised")
@@ -81,12 +88,11 @@ async def check_record(store: Store, key: str, expected: str) -> CheckedRecord:
         record = json.loads(payload)
     except ValueError as error:
         checked.problems.append(f"payload is not JSON: {error}")
-        return checked
+        return
     checked.problems += record_problems(record)
     if isinstance(record, dict):
         checked.record = record
         checked.problems += _key_problems(key, record)
-    return checked
 
 
 def _key_problems(key: str, record: Mapping[str, Any]) -> list[str]:

@@ -15,18 +15,23 @@ _BE32 = Struct(">I")
 
 
 def digest_rows(rows: Iterable[Row], totals: Totals, hooks: ScanHooks) -> None:
-    """Add every row to `totals`; rows with the wanted entry hash go to the hook as they are met."""
+    """Add every row to `totals`; rows with the wanted entry hash go to the hook as they are met, the shard tree at the end."""
     sha256, pack = hashlib.sha256, _BE32.pack
     find, on_found = hooks.find, hooks.on_found
     tallies = totals.tallies
+    tree: ShardTree | None = None if hooks.on_tree is None else {}
     for row in rows:
         bucket, key, payload, _, _ = row
         row_hash = sha256(pack(len(key)) + key + pack(len(payload)) + payload).digest()
         tallies[bucket].add(row_hash)
         if key in MARKERS:
             totals.markers[key] = row_hash
+        elif tree is not None:
+            tree.setdefault(shard_of(bucket, key), Tally()).add(row_hash)
         if row_hash == find and on_found is not None:
             on_found(row)
+    if hooks.on_tree is not None and tree is not None:
+        hooks.on_tree(tree)
 
 
 def inspect_rows(

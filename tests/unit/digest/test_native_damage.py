@@ -50,10 +50,15 @@ def small_history() -> History:
     return History([base], blocks, [[], [(b"a", b"coin")]], [1], noise, shapes, b"")
 
 
+def options(verification: Verification) -> OpenOptions:
+    """Full verification in pieces, the plain scan in one."""
+    return OpenOptions(verification, threads=2 if verification is Verification.FULL else 1)
+
+
 def memiavl_digest(engine: Engine) -> Digest:
     def digest(root: Path, height: int, verification: Verification) -> str:
         mode = OpenMode.SNAPSHOT if height == BASE else OpenMode.REPLAY
-        store = engine.open_memiavl(str(root), height, mode, OpenOptions(verification))
+        store = engine.open_memiavl(str(root), height, mode, options(verification))
         try:
             return store.digest([Normalization.SEMANTIC], ScanHooks())[0].final_hex
         finally:
@@ -64,7 +69,7 @@ def memiavl_digest(engine: Engine) -> Digest:
 
 def flatkv_digest(engine: Engine) -> Digest:
     def digest(root: Path, height: int, verification: Verification) -> str:
-        store = engine.open_flatkv(str(root), height, OpenOptions(verification))
+        store = engine.open_flatkv(str(root), height, options(verification))
         try:
             totals = store.digest(ScanHooks())
             return f"{totals.final_hex} {store.migration_state()}"

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from seiops.digest.engine import Engine, InspectQuery, OpenOptions, ScanHooks, Shard
+from seiops.digest.engine import Engine, InspectQuery, OpenOptions, ScanHooks, Shard, ShardTree
 from seiops.digest.keys import BUCKETS, Bucket
 from seiops.digest.model import Normalization, OpenMode, Row, Totals, Verification, entry_hash
 from seiops.digest.native import NativeEngine
@@ -118,6 +118,9 @@ def memiavl_says(
     for normalization in NORMALIZATIONS:
         totals = store.digest([normalization], ScanHooks())[0]
         tree = store.shard_tree(normalization)
+        trees: list[ShardTree] = []
+        said.append(summary(store.digest([normalization], ScanHooks(on_tree=trees.append))[0]))
+        assert trees == [tree]
         rows = list(store.rows(sorted(tree, key=lambda shard: (shard.bucket, shard.index))[::2], normalization))
         said += [summary(totals), tree, logical(rows)]
         hooks_found: list[Row] = []
@@ -170,6 +173,9 @@ def flatkv_says(engine: Engine, root: Path, height: int, query: InspectQuery, th
     store = engine.open_flatkv(str(root), height, options(threads))
     totals = store.digest(ScanHooks())
     tree = store.shard_tree()
+    trees: list[ShardTree] = []
+    assert summary(store.digest(ScanHooks(on_tree=trees.append))) == summary(totals)
+    assert trees == [tree]
     rows = list(store.rows(sorted(tree, key=lambda shard: (shard.bucket, shard.index))[::2]))
     inspection = store.inspect(query, None)
     listed: list[Row] = []
@@ -208,6 +214,9 @@ def composite_says(engine: Engine, flat: Path, tree: Path, height: int, threads:
     memiavl = engine.open_memiavl(str(tree), height, OpenMode.REPLAY, options(threads))
     store = engine.composite(flatkv, memiavl)
     shards = store.shard_tree()
+    trees: list[ShardTree] = []
+    assert summary(store.digest(ScanHooks(on_tree=trees.append))) == summary(store.digest(ScanHooks()))
+    assert trees == [shards]
     wanted: list[Shard] = sorted(shards, key=lambda shard: (shard.bucket, shard.index))[1::2]
     said = [summary(store.digest(ScanHooks())), shards, logical(list(store.rows(wanted)))]
     flatkv.close()

@@ -129,7 +129,7 @@ def plan_replay(root: str, height: int, tree: str) -> Replay:
     names = tree_names(base)
     check_trees(base, names)
     log = Changelog(Path(root) / "changelog")
-    span = _log_range(log, metadata.version, height)
+    span = _log_range(log, metadata, height)
     lineage = _Lineage(names, metadata.version)
     if span is not None:
         for entry in span.entries_checked_to_the_end():
@@ -196,9 +196,9 @@ class _LogRange:
             pass
 
 
-def _log_range(log: Changelog, base_version: int, height: int) -> _LogRange | None:
+def _log_range(log: Changelog, base: MultiTreeMetadata, height: int) -> _LogRange | None:
     """The part of the log that replay needs, None when it needs none. Raises DigestError when the log begins too late."""
-    if height != 0 and height <= base_version:
+    if height != 0 and height <= base.version:
         return None
     try:
         first = log.first_entry()
@@ -207,12 +207,16 @@ def _log_range(log: Changelog, base_version: int, height: int) -> _LogRange | No
     if first is None:
         return None
     delta = first.entry.version - first.index
-    if first.entry.version > base_version + 1:
+    if first.entry.version > base.next_version:
         raise DigestError(
             f"{log.directory}: the changelog starts at version {first.entry.version}, but replay must start at "
-            f"{base_version + 1}; versions {base_version + 1} to {first.entry.version - 1} are missing"
+            f"{base.next_version}; versions {base.next_version} to {first.entry.version - 1} are missing"
         )
-    return _LogRange(log, base_version + 1 - delta, delta, height)
+    if base.version < first.entry.version < base.next_version:
+        raise DigestError(
+            f"{log.directory}: holds version {first.entry.version}, but the database begins at version {base.next_version}"
+        )
+    return _LogRange(log, base.next_version - delta, delta, height)
 
 
 def _writes(entry: LogEntry, span: Span, version: int) -> Iterator[Write]:

@@ -70,6 +70,11 @@ class MultiTreeMetadata:
     initial_version: int = 0
     roots: dict[str, bytes] = field(default_factory=dict)
 
+    @property
+    def next_version(self) -> int:
+        """Version of the block behind the snapshot (docs/contracts/digest.md 3.8)."""
+        return self.initial_version if self.version == 0 and self.initial_version > 1 else self.version + 1
+
 
 def read_multi_tree_metadata(snapshot_dir: str) -> MultiTreeMetadata:
     path = join_path(snapshot_dir, "__metadata")
