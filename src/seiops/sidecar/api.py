@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import re
+import contextlib
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import quote, unquote_to_bytes
 
 import orjson
 
-from seiops.sidecar import logs, metrics, wirejson
+from seiops.sidecar import logs, metrics, target, wirejson
 from seiops.sidecar.engine import BusyError, Submission, SubmitError
 from seiops.sidecar.http1 import BodyError, BodyTooLargeError, Request, Response
 from seiops.sidecar.node_id import NodeIdError, read_node_id
@@ -26,7 +25,10 @@ MISSING_HEADER = "missing X-Remote-User header"
 DUPLICATE_HEADER = "expected exactly one X-Remote-User header \u2014 proxy must overwrite, not append"
 EMPTY_HEADER = "empty X-Remote-User header"
 
-_SLASHES = re.compile(r"/+")
+MEMBERS = ("id", "type", "params")
+_QUOTED_MEMBERS = tuple(f'"{name}"'.encode() for name in MEMBERS)
+# Escapes and letters that may hide a member's name, and the one integer that is a double.
+_ODD_SPELLINGS = (b"\\u", "\u017f".encode(), "\u212a".encode(), b"-0")
 
 log = logs.logger("sidecar.server")
 
@@ -78,11 +80,13 @@ class Api:
         self._task_routes: dict[str, Route] = {"GET": self._get, "DELETE": self._delete}
 
     async def handle(self, request: Request) -> Response:
-        if request.target == "*":
-            return Response(200 if request.method == "OPTIONS" else 400)
+        if request.target == "*" and request.method == "OPTIONS":
+            return Response(200, [("Content-Length", "0")])
         if (refusal := self._authenticate(request)) is not None:
             return refusal
-        clean = clean_path(request.raw_path)
+        if request.target == "*":
+            return Response(400, [("Connection", "close")] if request.version else [])
+        clean = target.clean(request.raw_path)
         if clean != request.raw_path and request.method != "CONNECT":
             return _redirect(request, clean)
         routes, task_id = self._match(request.raw_path)
@@ -118,9 +122,9 @@ class Api:
 
     def _match(self, raw_path: str) -> tuple[dict[str, Route] | None, str]:
         """The routes of a path by method, and the task id when the path holds one."""
-        segments = [unquote_to_bytes(segment).decode("utf-8", "replace") for segment in raw_path.split("/")]
-        if len(segments) == 4 and segments[:3] == ["", "v0", "tasks"] and segments[3]:
-            return self._task_routes, segments[3]
+        segments = [target.unescape(segment) for segment in raw_path.split("/")]
+        if len(segments) == 4 and segments[:3] == ["", "v0", "tasks"] and segments[3] not in ("", "/"):
+            return self._task_routes, segments[3].encode("latin-1").decode("utf-8", "replace")
         if len(segments) == 3 and "/" not in segments[2]:
             return self._routes.get("/".join(segments)), ""
         return None, ""
@@ -165,8 +169,9 @@ class Api:
     async def _submit(self, request: Request, _: str) -> Response:
         try:
             body = await request.read_body(self._settings.max_body_bytes)
-        except BodyError:
-            return _error(400, "invalid request body")
+        except BodyError as error:
+            # what counts is the first value, and that may have arrived
+            body = error.arrived
         except BodyTooLargeError:
             return _error(413, f"request body is larger than {self._settings.max_body_bytes} bytes")
         try:
@@ -228,30 +233,36 @@ class Api:
 
 
 def parse_submission(body: bytes) -> Submission:
-    """Reads the first JSON value of a body (docs/contracts/sidecar.md 2.4). Raises JsonError; an empty type is let through."""
-    value = wirejson.decode_first(body)
-    task_type = wirejson.member(value, "type")
-    task_id = wirejson.member(value, "id")
-    params = wirejson.member(value, "params")
-    if not isinstance(task_type, (str, type(None))) or not isinstance(task_id, (str, type(None))):
-        raise wirejson.JsonError("type and id are strings")
-    if not isinstance(params, (dict, type(None))):
-        raise wirejson.JsonError("params is an object")
-    return Submission.of(task_type or "", task_id or "", params)
+    """Reads the first JSON value of a body (docs/contracts/sidecar.md 2.4). Raises JsonError; an empty type is let through.
+
+    Repeated members are taken one after the other: a null leaves a text as it is and forgets params, further params are
+    added to the earlier ones.
+    """
+    task_type = task_id = ""
+    params: dict[str, Any] = {}
+    for name, value in _members(body):
+        if name == "params":
+            if not isinstance(value, (dict, type(None))):
+                raise wirejson.JsonError("params is an object")
+            params = params | value if value is not None else {}
+        elif not isinstance(value, (str, type(None))):
+            raise wirejson.JsonError(f"{name} is a string")
+        elif name == "type":
+            task_type = task_type if value is None else value
+        else:
+            task_id = task_id if value is None else value
+    return Submission.of(task_type, task_id, params)
 
 
-def clean_path(path: str) -> str:
-    """The path without empty, `.` and `..` segments; a trailing slash stays."""
-    if not path.startswith("/"):
-        path = "/" + path
-    out: list[str] = []
-    for segment in _SLASHES.split(path)[1:]:
-        if segment == "..":
-            out = out[:-1]
-        elif segment not in ("", "."):
-            out.append(segment)
-    clean = "/" + "/".join(out)
-    return clean + "/" if path.endswith("/") and clean != "/" else clean
+def _members(body: bytes) -> list[tuple[str, Any]]:
+    """The members that count. The fast reader keeps one of several and is left out where that could matter."""
+    lowered = body.lower()
+    if not any(odd in body for odd in _ODD_SPELLINGS) and all(lowered.count(name) <= 1 for name in _QUOTED_MEMBERS):
+        with contextlib.suppress(orjson.JSONDecodeError):
+            value = orjson.loads(body)
+            if isinstance(value, dict):
+                return [(name, item) for key, item in value.items() if (name := key.lower()) in MEMBERS]
+    return wirejson.decode_members(body, MEMBERS)
 
 
 def _text(value: str) -> str:
@@ -284,7 +295,7 @@ def _unauthorized(reason: str, message: str) -> Response:
 
 
 def _redirect(request: Request, clean: str) -> Response:
-    location = quote(clean, safe="/$&+,:;=@!'()*~-._") + (f"?{request.query}" if request.query else "")
+    location = target.location(clean, request.query)
     if request.method not in ("GET", "HEAD"):
         return Response(307, [("Location", location)])
     shown = (
@@ -294,5 +305,5 @@ def _redirect(request: Request, clean: str) -> Response:
         .replace('"', "&#34;")
         .replace("'", "&#39;")
     )
-    body = f'<a href="{shown}">Temporary Redirect</a>.\n\n'
+    body = f'<a href="{shown}">Temporary Redirect</a>.\n\n' if request.method == "GET" else ""
     return Response(307, [("Content-Type", "text/html; charset=utf-8"), ("Location", location)], body.encode())

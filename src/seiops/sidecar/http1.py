@@ -16,7 +16,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from http import HTTPStatus
-from urllib.parse import unquote_to_bytes
+
+from seiops.sidecar import target as targets
 
 HEADER_LIMIT = 32 * 1024 + 4096
 CHUNK_LINE_LIMIT = 4096
@@ -25,10 +26,9 @@ CHUNKED_ABOVE = 2048
 LINGER_SECONDS = 2.0
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+", re.ASCII)
+_NAME = re.compile(r"(?! +$)[!#$%&'*+\-.^_`|~0-9A-Za-z ]+", re.ASCII)  # blanks in it are complained about later
 _VERSION = re.compile(r"HTTP/(\d)\.(\d)", re.ASCII)
 _HOST = re.compile(r"[!$%&'()*+,\-.:;=\[\]_~0-9A-Za-z]*", re.ASCII)
-_BROKEN_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _VALUE_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;[^\r\n]*)?")
 
@@ -46,7 +46,7 @@ class Limits:
 
 @dataclass(slots=True)
 class Response:
-    """An answer; `Date`, `Content-Length` and `Connection` are added when it is written."""
+    """An answer; `Date` is added when it is written, `Content-Length` and `Connection` unless they are given."""
 
     status: int
     headers: list[tuple[str, str]] = field(default_factory=list)
@@ -54,7 +54,11 @@ class Response:
 
 
 class BodyError(Exception):
-    """The body did not arrive whole: cut short, stalled, or not encoded as announced."""
+    """The body did not arrive whole: cut short, stalled, or not encoded as announced. `arrived` is its beginning."""
+
+    def __init__(self, message: str, arrived: bytes = b"") -> None:
+        super().__init__(message)
+        self.arrived = arrived
 
 
 class BodyTooLargeError(Exception):
@@ -63,7 +67,10 @@ class BodyTooLargeError(Exception):
 
 @dataclass(slots=True)
 class Request:
-    """A parsed request. `raw_path` is as sent, `path` percent-decoded; header names are lower case."""
+    """A parsed request: `raw_path` with its escapes, `path` percent-decoded, both a character a byte; `query` as sent.
+
+    Header names are lower case.
+    """
 
     method: str
     target: str
@@ -84,10 +91,12 @@ Handler = Callable[[Request], Awaitable[Response]]
 class _RefusedError(Exception):
     """The request cannot be taken. `text` follows the code in the status line; status 0 closes without a word."""
 
-    def __init__(self, status: int, text: str = "") -> None:
+    def __init__(self, status: int, text: str = "", *, version: int = 1, head_only: bool = False) -> None:
         super().__init__(text)
         self.status = status
         self.text = text
+        self.version = version
+        self.head_only = head_only
 
 
 class HttpServer:
@@ -151,6 +160,7 @@ class _Connection:
         self._handler = handler
         self._limits = limits
         self._buffer = bytearray()
+        self._ended = False
         self._idle = True
         self._deadline = 0.0
 
@@ -178,6 +188,7 @@ class _Connection:
         except TimeoutError:
             return False
         self._buffer += data
+        self._ended = not data
         return bool(data)
 
     async def _one_request(self, draining: Callable[[], bool]) -> bool:
@@ -216,23 +227,29 @@ class _Connection:
                 raise _RefusedError(431)
             scanned = max(len(self._buffer) - 3, 0)
             if not await self._more(deadline - time.monotonic()):
-                raise _RefusedError(0)
+                # who stops in the middle is told so, who only waits is not
+                raise _RefusedError(400 if self._ended else 0)
 
     def _parse(self, lines: list[bytes]) -> tuple[Request, _Body]:
         method, target, version = _request_line(lines[0])
+        try:
+            meant = targets.parse(method, target)
+        except targets.TargetError:
+            raise _RefusedError(400) from None
         headers = _headers(lines[1:])
-        raw_path, query, absolute_host = _target(method, target)
-        _check_host(version, headers, absolute_host)
+        chunked, length = _is_chunked(headers, version), _content_length(headers)
+        _check_headers(method, version, headers)
         expectation = next((value for key, value in headers if key == "expect"), "")
-        if expectation and expectation.lower() != "100-continue":
-            raise _RefusedError(417)
-        body = _Body(self, headers, version, expects_continue=bool(expectation) and version == 1)
+        expects_continue = "100-continue" in _tokens(headers, "expect")
+        if expectation and not expects_continue:
+            raise _RefusedError(417, version=version, head_only=method == "HEAD")
+        body = _Body(self, chunked, length, expects_continue=expects_continue and version == 1)
         request = Request(
             method=method,
             target=target,
-            raw_path=raw_path,
-            path=unquote_to_bytes(raw_path).decode("utf-8", "replace"),
-            query=query,
+            raw_path=meant.escaped,
+            path=meant.path,
+            query=meant.query,
             version=version,
             headers=headers,
             read_body=body.read,
@@ -243,21 +260,23 @@ class _Connection:
         """Exactly `count` bytes of the body. Raises BodyError."""
         while len(self._buffer) < count:
             if not await self._more(self._deadline - time.monotonic()):
-                raise BodyError("the body ended early")
+                raise BodyError("the body ended early", bytes(self._buffer))
         data = bytes(self._buffer[:count])
         del self._buffer[:count]
         return data
 
     async def take_line(self) -> bytes:
-        """A line of a chunked body without its end. Raises BodyError."""
+        """A line of a chunked body without its end, which is two characters long. Raises BodyError."""
         while (newline := self._buffer.find(b"\n", 0, CHUNK_LINE_LIMIT)) < 0:
             if len(self._buffer) >= CHUNK_LINE_LIMIT:
                 raise BodyError("a chunk line is too long")
             if not await self._more(self._deadline - time.monotonic()):
                 raise BodyError("the body ended early")
-        line = bytes(self._buffer[:newline]).removesuffix(b"\r")
+        line = bytes(self._buffer[:newline])
         del self._buffer[: newline + 1]
-        return line
+        if not line.endswith(b"\r"):
+            raise BodyError("a chunk line ends in a bare newline")
+        return line[:-1]
 
     async def send_continue(self) -> None:
         await self._send(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -267,7 +286,8 @@ class _Connection:
             return
         reason = f"{refused.status} {_phrase(refused.status)}"
         if refused.status == 417:
-            head = f"HTTP/1.1 {reason}\r\nConnection: close\r\nDate: {_date()}\r\nContent-Length: 0\r\n\r\n"
+            length = "" if refused.head_only else "Content-Length: 0\r\n"
+            head = f"HTTP/1.{refused.version} {reason}\r\nConnection: close\r\nDate: {_date()}\r\n{length}\r\n"
             await self._send(head.encode())
         elif refused.status == 501:
             head = f"HTTP/1.1 {reason}\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n"
@@ -282,11 +302,13 @@ class _Connection:
         lines = [f"HTTP/1.{request.version} {response.status} {_phrase(response.status)}"]
         lines += [f"{name}: {value}" for name, value in response.headers]
         lines.append(f"Date: {_date()}")
+        given = {name for name, _ in response.headers}
         body = response.body
         chunked = len(body) > CHUNKED_ABOVE and request.version == 1 and request.method != "HEAD"
-        if response.status != 204 and not (request.method == "HEAD" and not body) and len(body) <= CHUNKED_ABOVE:
+        counted = response.status != 204 and not (request.method == "HEAD" and not body) and len(body) <= CHUNKED_ABOVE
+        if counted and "Content-Length" not in given:
             lines.append(f"Content-Length: {len(body)}")
-        if request.version == 1 and not keep:
+        if request.version == 1 and not keep and "Connection" not in given:
             lines.append("Connection: close")
         elif request.version == 0 and keep:
             lines.append("Connection: keep-alive")
@@ -314,12 +336,10 @@ class _Connection:
 class _Body:
     """The body that follows a request's head, read when the handler asks for it."""
 
-    def __init__(
-        self, connection: _Connection, headers: list[tuple[str, str]], version: int, *, expects_continue: bool
-    ) -> None:
+    def __init__(self, connection: _Connection, chunked: bool, length: int, *, expects_continue: bool) -> None:
         self._connection = connection
-        self._chunked = _is_chunked(headers, version)
-        self._length = 0 if self._chunked else _content_length(headers)
+        self._chunked = chunked
+        self._length = 0 if chunked else length
         self._expects_continue = expects_continue and (self._chunked or self._length > 0)
         self.finished = not self._chunked and self._length == 0
         self.broken = False
@@ -357,22 +377,25 @@ class _Body:
 
     async def _chunks(self, limit: int) -> bytes:
         data = bytearray()
-        while True:
-            match = _CHUNK_SIZE.fullmatch(await self._connection.take_line())
-            if match is None:
-                raise BodyError("a chunk size is not a number")
-            size = int(match[1], 16)
-            if size == 0:
-                break
-            if len(data) + size > limit:
-                raise BodyTooLargeError
-            data += await self._connection.take(size)
-            if await self._connection.take_line():
-                raise BodyError("a chunk is longer than announced")
-        for _ in range(64):
-            if not await self._connection.take_line():
-                return bytes(data)
-        raise BodyError("too many trailers")
+        try:
+            while (size := await self._chunk_size()) > 0:
+                if len(data) + size > limit:
+                    raise BodyTooLargeError
+                data += await self._connection.take(size)
+                if await self._connection.take_line():
+                    raise BodyError("a chunk is longer than announced")
+            for _ in range(64):
+                if not await self._connection.take_line():
+                    return bytes(data)
+        except BodyError as error:
+            raise BodyError(str(error), bytes(data) + error.arrived) from None
+        raise BodyError("too many trailers", bytes(data))
+
+    async def _chunk_size(self) -> int:
+        match = _CHUNK_SIZE.fullmatch(await self._connection.take_line())
+        if match is None:
+            raise BodyError("a chunk size is not a number")
+        return int(match[1], 16)
 
 
 def _head_end(buffer: bytearray, start: int) -> tuple[int, int]:
@@ -391,7 +414,7 @@ def _request_line(line: bytes) -> tuple[str, str, int]:
     target, version_text = parts[1].rsplit(" ", 1)
     method = parts[0]
     version = _VERSION.fullmatch(version_text)
-    if version is None or _TOKEN.fullmatch(method) is None or _CONTROL.search(target) or " " in target or not target:
+    if version is None or _TOKEN.fullmatch(method) is None or " " in target:
         raise _RefusedError(400)
     if version[1] != "1":
         raise _RefusedError(505, "unsupported protocol version")
@@ -409,42 +432,27 @@ def _headers(lines: list[bytes]) -> list[tuple[str, str]]:
             headers[-1] = (name, value + " " + text.strip(" \t"))
             continue
         name, colon, value = text.partition(":")
-        if not colon or _TOKEN.fullmatch(name) is None:
+        if not colon or _NAME.fullmatch(name) is None or _VALUE_CONTROL.search(value):
             raise _RefusedError(400)
-        value = value.strip(" \t")
-        if _VALUE_CONTROL.search(value):
-            raise _RefusedError(400, "invalid header value")
-        headers.append((name.lower(), value))
+        headers.append((name.lower(), value.strip(" \t")))
     return headers
 
 
-def _target(method: str, target: str) -> tuple[str, str, str | None]:
-    """(path, query, host when the target named one)."""
-    host: str | None = None
-    path = target
-    if method == "CONNECT" and not target.startswith("/"):
-        return "", "", target
-    if not target.startswith("/") and target != "*":
-        scheme, separator, rest = target.partition("://")
-        if not separator or not scheme.isalpha():
-            raise _RefusedError(400)
-        host, slash, after = rest.partition("/")
-        host, mark, query = host.partition("?")
-        path = (slash + after) or (f"?{query}" if mark else "")
-    path, _, query = path.partition("?")
-    if _BROKEN_PERCENT.search(path):
-        raise _RefusedError(400)
-    return path, query, host
-
-
-def _check_host(version: int, headers: list[tuple[str, str]], absolute_host: str | None) -> None:
+def _check_headers(method: str, version: int, headers: list[tuple[str, str]]) -> None:
     hosts = [value for name, value in headers if name == "host"]
-    if version == 1 and not hosts and not absolute_host:
+    if version == 1 and not hosts and method != "CONNECT":
         raise _RefusedError(400, "missing required Host header")
     if len(hosts) > 1:
-        raise _RefusedError(400, "too many Host headers")
+        raise _RefusedError(400)
     if hosts and _HOST.fullmatch(hosts[0]) is None:
         raise _RefusedError(400, "malformed Host header")
+    if any(" " in name for name, _ in headers):
+        raise _RefusedError(400, "invalid header name")
+
+
+def _tokens(headers: list[tuple[str, str]], name: str) -> set[str]:
+    """The comma-separated words of all headers of a name, in lower case."""
+    return {word.strip(" \t").lower() for key, value in headers if key == name for word in value.split(",")}
 
 
 def _is_chunked(headers: list[tuple[str, str]], version: int) -> bool:
@@ -461,13 +469,13 @@ def _content_length(headers: list[tuple[str, str]]) -> int:
     if not lengths:
         return 0
     only = lengths.pop()
-    if lengths or not (only.isascii() and only.isdigit()) or len(only) > 18:
+    if lengths or not (only.isascii() and only.isdigit()) or int(only[:4000]) >= 2**63:
         raise _RefusedError(400)
     return int(only)
 
 
 def _keeps_alive(request: Request) -> bool:
-    tokens = {token.strip().lower() for value in request.header("connection") for token in value.split(",")}
+    tokens = _tokens(request.headers, "connection")
     if request.version == 0:
         return "keep-alive" in tokens and "close" not in tokens
     return "close" not in tokens

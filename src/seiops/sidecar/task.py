@@ -19,6 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
 
+from seiops.sidecar.wirejson import fold
+
 if TYPE_CHECKING:
     import aiohttp
 
@@ -175,50 +177,50 @@ class TaskContext:
 class Decoder:
     """Reads a task's params the way callers of the wire rely on (docs/contracts/sidecar.md 3.14).
 
-    Keys match in any letter case, unknown keys are ignored, null equals absent, `500.0` is an integer. A value of the
-    wrong type raises `TaskError("parsing params: ...")` that names the field.
+    Keys match in any letter case, unknown keys are ignored, null equals absent, `500.0` is an integer. Of several
+    spellings of one key the last in byte order counts. A value of the wrong type raises
+    `TaskError("parsing params: ...")` that names the field.
     """
 
     def __init__(self, params: Params) -> None:
-        self._exact = params
-        self._folded = {key.lower(): value for key, value in params.items()}
+        self._folded: dict[str, list[Any]] = {}
+        for key in sorted(params):
+            self._folded.setdefault(fold(key), []).append(params[key])
 
-    def _value(self, name: str) -> Any:
-        if name in self._exact:
-            return self._exact[name]
-        return self._folded.get(name.lower())
+    def _values(self, name: str) -> list[Any]:
+        return self._folded.get(name.lower(), [])
 
     def text(self, name: str, default: str = "") -> str:
-        value = self._value(name)
-        if value is None:
-            return default
-        if not isinstance(value, str):
-            raise _mismatch(name, value, "a string")
-        return value
+        for value in self._values(name):
+            if value is not None:
+                default = _text(name, value)
+        return default
 
     def integer(self, name: str, default: int = 0) -> int:
         """A signed 64-bit integer."""
-        value = self._value(name)
-        if value is None:
-            return default
-        return _integer(name, value)
+        for value in self._values(name):
+            if value is not None:
+                default = _integer(name, value)
+        return default
 
     def flag(self, name: str, default: bool = False) -> bool:
-        value = self._value(name)
-        if value is None:
-            return default
-        if not isinstance(value, bool):
-            raise _mismatch(name, value, "true or false")
-        return value
+        for value in self._values(name):
+            if value is None:
+                continue
+            if not isinstance(value, bool):
+                raise _mismatch(name, value, "true or false")
+            default = value
+        return default
 
     def texts(self, name: str) -> list[str]:
         """An array of strings; absent is empty."""
-        value = self._value(name)
-        if value is None:
-            return []
-        if not isinstance(value, list):
-            raise _mismatch(name, value, "an array of strings")
-        return ["" if item is None else _text(f"{name}[{index}]", item) for index, item in enumerate(value)]
+        found: list[str] = []
+        for value in self._values(name):
+            if not isinstance(value, list | None):
+                raise _mismatch(name, value, "an array of strings")
+            items = enumerate(value or ())
+            found = ["" if item is None else _text(f"{name}[{index}]", item) for index, item in items]
+        return found
 
     def text_map(self, name: str) -> dict[str, str]:
         """An object whose values are strings; absent is empty."""
@@ -235,23 +237,24 @@ class Decoder:
 
     def objects(self, name: str) -> list[Mapping[str, Any]]:
         """An array of objects; absent is empty."""
-        value = self._value(name)
-        if value is None:
-            return []
-        if not isinstance(value, list):
-            raise _mismatch(name, value, "an array of objects")
-        for index, item in enumerate(value):
-            if item is not None and not isinstance(item, dict):
-                raise _mismatch(f"{name}[{index}]", item, "an object")
-        return [item or {} for item in value]
+        found: list[Mapping[str, Any]] = []
+        for value in self._values(name):
+            if not isinstance(value, list | None):
+                raise _mismatch(name, value, "an array of objects")
+            for index, item in enumerate(value or ()):
+                if item is not None and not isinstance(item, dict):
+                    raise _mismatch(f"{name}[{index}]", item, "an object")
+            found = [item or {} for item in value or ()]
+        return found
 
     def _object(self, name: str) -> dict[str, Any]:
-        value = self._value(name)
-        if value is None:
-            return {}
-        if not isinstance(value, dict):
-            raise _mismatch(name, value, "an object")
-        return value
+        """Members under several spellings of the name are taken together."""
+        found: dict[str, Any] = {}
+        for value in self._values(name):
+            if not isinstance(value, dict | None):
+                raise _mismatch(name, value, "an object")
+            found = found | value if value is not None else {}
+        return found
 
 
 def _text(where: str, value: Any) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import codecs
 import math
 import re
+from collections.abc import Collection
 from typing import Any
 
 import orjson
@@ -57,12 +58,39 @@ def decode_document(data: bytes) -> Any:
     return value
 
 
-def decode_first(data: bytes) -> Any:
-    """The first value of `data`; whatever follows it is ignored. Raises JsonError."""
-    try:
-        return orjson.loads(data)
-    except orjson.JSONDecodeError:
-        return _decode(data)[0]
+def decode_members(data: bytes, wanted: Collection[str]) -> list[tuple[str, Any]]:
+    """The members of the object that `data` begins with, in order and with repetitions; what follows is ignored.
+
+    Only the `wanted` (names in any letter case, as `fold` gives them) are returned, the others only have to be JSON:
+    a number no double can hold is an error in the former. A null instead of an object has no members. Raises JsonError.
+    """
+    position = _skip(data, 0)
+    if data.startswith(b"null", position):
+        return []
+    if data[position : position + 1] != b"{":
+        raise JsonError(f"expected an object at byte {position}")
+    position = _skip(data, position + 1)
+    if data[position : position + 1] == b"}":
+        return []
+    found: list[tuple[str, Any]] = []
+    while True:
+        key, position = _key(data, position)
+        name = fold(key)
+        value, position = _decode(data, position, depth=1, whole_range=name not in wanted)
+        if name in wanted:
+            found.append((name, value))
+        position = _skip(data, position)
+        separator = data[position : position + 1]
+        if separator == b"}":
+            return found
+        if separator != b",":
+            raise JsonError(f"expected a comma or a closing bracket at byte {position}")
+        position = _skip(data, position + 1)
+
+
+def fold(name: str) -> str:
+    """A member's name as it is compared: letter case does not count, nor do the old forms of s and k."""
+    return name.lower().replace("\u017f", "s")
 
 
 def member(value: Any, name: str) -> Any:
@@ -74,10 +102,10 @@ def member(value: Any, name: str) -> Any:
         return None
     if not isinstance(value, dict):
         raise JsonError(f"expected an object around {name!r}")
-    folded = name.lower()
+    folded = fold(name)
     found: Any = None
     for key, item in value.items():
-        if (key == name or key.lower() == folded) and item is not None:
+        if (key == name or fold(key) == folded) and item is not None:
             found = item
     return found
 
@@ -111,13 +139,18 @@ def _skip(data: bytes, position: int) -> int:
     return match.end()
 
 
-def _decode(data: bytes) -> tuple[Any, int]:
-    """One value from the start of `data`, and the position after it, with a stack of open containers."""
+def _decode(data: bytes, start: int = 0, *, depth: int = 0, whole_range: bool = False) -> tuple[Any, int]:
+    """One value from `start`, `depth` containers down, and the position after it, with a stack of open containers.
+
+    `whole_range` lets numbers pass that no double can hold.
+    """
     open_containers: list[list[Any] | dict[str, Any]] = []
     keys: list[str] = []
-    position = _skip(data, 0)
+    position = _skip(data, start)
     while True:
-        value, position, opened = _value_or_opening(data, position, open_containers)
+        value, position, opened = _value_or_opening(data, position, open_containers, depth)
+        if isinstance(value, float) and not whole_range and math.isinf(value):
+            raise JsonError(f"the number before byte {position} is out of range")
         if opened:
             if isinstance(value, dict):
                 key, position = _key(data, position)
@@ -146,12 +179,12 @@ def _decode(data: bytes) -> tuple[Any, int]:
 
 
 def _value_or_opening(
-    data: bytes, position: int, open_containers: list[list[Any] | dict[str, Any]]
+    data: bytes, position: int, open_containers: list[list[Any] | dict[str, Any]], depth: int
 ) -> tuple[Any, int, bool]:
     """A finished value (also an empty container), or a container that was opened and pushed."""
     start = data[position : position + 1]
     if start in (b"[", b"{"):
-        if len(open_containers) >= MAX_DEPTH:
+        if depth + len(open_containers) >= MAX_DEPTH:
             raise JsonError("nested too deeply")
         container: list[Any] | dict[str, Any] = [] if start == b"[" else {}
         position = _skip(data, position + 1)
@@ -202,17 +235,11 @@ def _unescape(text: str) -> str:
 
 def _number(match: re.Match[bytes]) -> int | float:
     literal = match.group()
-    if match.group(1) is None and match.group(2) is None and literal != b"-0":
-        if len(literal) <= 20:
-            whole = int(literal)
-            if -(2**63) <= whole < 2**64:
-                return whole
-        number = float(literal)
-    else:
-        number = float(literal)
-    if math.isinf(number):
-        raise JsonError(f"number {literal[:40].decode()} is out of range")
-    return number
+    if match.group(1) is None and match.group(2) is None and literal != b"-0" and len(literal) <= 20:
+        whole = int(literal)
+        if -(2**63) <= whole < 2**64:
+            return whole
+    return float(literal)
 
 
 # --- encoding -------------------------------------------------------------------------------------------------------

@@ -9,8 +9,8 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from seiops.sidecar import metrics, openapi
-from seiops.sidecar.api import Api, clean_path
+from seiops.sidecar import metrics, openapi, target
+from seiops.sidecar.api import Api
 from seiops.sidecar.http1 import HttpServer
 from seiops.sidecar.task import TaskError
 
@@ -156,7 +156,7 @@ async def test_trusted_header_mode(tmp_path, path, headers, error):
      ("/v0/tasks/", "/v0/tasks/"), ("/", "/"), ("/..", "/"), ("", "/"), ("/a//b/", "/a/b/")],
 )  # fmt: skip
 def test_paths_are_cleaned(path, clean):
-    assert clean_path(path) == clean
+    assert target.clean(path) == clean
 
 
 async def test_a_path_that_is_not_clean_is_redirected(tmp_path):

@@ -19,6 +19,11 @@ VALUES = st.recursive(
 )
 
 
+def slow(value: bytes):
+    """What the reader that keeps everything makes of a value."""
+    return wirejson.decode_members(b'{"v":' + value + b"} trailing", ("v",))[0][1]
+
+
 @given(VALUES)
 def test_what_is_encoded_reads_back_as_the_same_value(value):
     text = wirejson.encode(value, sort_keys=True)
@@ -29,7 +34,7 @@ def test_what_is_encoded_reads_back_as_the_same_value(value):
 @given(VALUES)
 def test_the_slow_reader_agrees_with_the_fast_one(value):
     data = json.dumps(value).encode()
-    assert wirejson.decode_first(data + b" trailing") == wirejson.decode_document(data)
+    assert slow(data) == wirejson.decode_document(data)
 
 
 @given(NUMBERS)
@@ -69,16 +74,16 @@ def test_what_json_cannot_hold_is_refused(number):
 )  # fmt: skip
 def test_what_is_no_json_is_refused(body):
     with pytest.raises(wirejson.JsonError):
-        wirejson.decode_first(body)
+        slow(body)
 
 
 def test_nesting_up_to_ten_thousand_levels_is_read_and_written_back():
-    body = b"[" * 10_000 + b"]" * 10_000
-    assert wirejson.encode(wirejson.decode_first(body)) == body.decode()
+    body = b"[" * 9_999 + b"]" * 9_999  # one level more with the object around it
+    assert wirejson.encode(slow(body)) == body.decode()
 
 
 def test_trailing_bytes_are_ignored_only_where_one_value_is_asked_for():
-    assert wirejson.decode_first(b'{"a":1} trailing') == {"a": 1}
+    assert wirejson.decode_members(b'{"a":1} trailing', ("a",)) == [("a", 1)]
     with pytest.raises(wirejson.JsonError):
         wirejson.decode_document(b'{"a":1} trailing')
 
@@ -93,7 +98,7 @@ def test_trailing_bytes_are_ignored_only_where_one_value_is_asked_for():
     ],
 )
 def test_broken_text_is_replaced_and_pairs_are_joined(body, text):
-    assert wirejson.decode_first(body + b" x") == text
+    assert slow(body) == text
 
 
 @pytest.mark.parametrize(
@@ -122,4 +127,4 @@ def test_markup_is_escaped_as_ever():
 
 
 def test_integers_keep_all_their_digits():
-    assert wirejson.encode(wirejson.decode_first(b'{"a":9007199254740993,"b":2.0}')) == '{"a":9007199254740993,"b":2}'
+    assert wirejson.encode(slow(b'{"a":9007199254740993,"b":2.0}')) == '{"a":9007199254740993,"b":2}'

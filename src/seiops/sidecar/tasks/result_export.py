@@ -22,6 +22,7 @@ from seiops.shadow.manifest import ChainHead, What, Writer
 from seiops.shadow.pages import Shelf
 from seiops.shadow.progress import ProgressError, RunKey, Start
 from seiops.shadow.request import COMPARE, Request, RequestError
+from seiops.shadow.verdicts import overall
 from seiops.sidecar.task import Params, TaskContext, TaskError
 from seiops.sidecar.tasks.buckets import open_bucket, store_failure
 from seiops.sidecar.tasks.export_migration import migration_facts
@@ -264,11 +265,3 @@ class _Outcome:
             found["manifest"] = shelf.writer.head.run
             found["published"] = shelf.published
         return found
-
-
-def overall(counts: Mapping[str, int]) -> str:
-    """The verdict of a run: the worst of its blocks, and never clean when nothing was compared."""
-    for verdict in ("diverged", "indeterminate", "gap", "vacuous", "clean"):
-        if counts.get(verdict):
-            return verdict
-    return "nothing-compared"
