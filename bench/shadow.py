@@ -3,8 +3,9 @@
     PYTHONPATH=src:tools python bench/shadow.py [--latency 0 5 50] [--seconds 6] [--output json]
 
 The node side runs in processes of its own. It serves the recorded heights over and over under new numbers, so a run is
-as long as it has to be. Shown beside each number: what the Go sidecar did, measured the same way (issue: evidence), and
-how busy this process was, which tells whether the CPU or the network was the limit. Results are a measurement, not a test.
+as long as it has to be. Shown beside each number: what the Go sidecar did, measured the same way (issue: evidence), how busy
+this process and the nodes were, and from these the limit: our CPU, a node's CPU, or the latency of a bounded window.
+Results are a measurement, not a test.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import contextlib
 import json
 import logging
 import multiprocessing
+import os
 import re
 import resource
 import sys
@@ -47,6 +49,9 @@ DATA = ROOT / "tests" / "data" / "chain"
 GO = {("export-small", 5): 165, ("export-small", 0): 6500, ("export-typical", 0): 1300,
       ("compare-layers-0-2", 5): 40, ("compare-layers-0-2", 0): 480}  # fmt: skip
 TARGET = {("export-small", 5): 1600, ("compare-layers-0-2", 5): 400}
+TARGET_MB_PER_CPU_SECOND = 180
+BUSY = 0.85
+"""From this share of a core on, a process is called the limit."""
 SMALL = b'{"height":"%d","txs_results":null,"total_gas_used":"0"}'
 _NUMBER = re.compile(rb'"height":"(\d+)"')
 
@@ -126,15 +131,28 @@ async def _serve(recording: Path, small: bool, latency_s: float, ready: Connecti
     await asyncio.Event().wait()
 
 
+@dataclass(frozen=True)
+class Served:
+    comet: str
+    evm: str
+    pid: int
+
+    def cpu_seconds(self) -> float:
+        """What the node's process has used so far."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 @contextlib.asynccontextmanager
-async def node(name: str, small: bool, latency_ms: float) -> AsyncIterator[tuple[str, str]]:
+async def node(name: str, small: bool, latency_ms: float) -> AsyncIterator[Served]:
     ours, theirs = multiprocessing.Pipe()
     arguments = (DATA / f"{name}.jsonl.zst", small, latency_ms / 1000, theirs)
     process = multiprocessing.get_context("spawn").Process(target=serve, args=arguments, daemon=True)
     process.start()
     try:
         comet, evm = await asyncio.to_thread(ours.recv)
-        yield comet, evm
+        assert process.pid is not None
+        yield Served(comet, evm, process.pid)
     finally:
         process.terminate()
         process.join()
@@ -149,6 +167,7 @@ class Measured:
     cpu_seconds: float
     megabytes: float
     peak_rss_mib: float
+    node_cpu_seconds: float
 
     @property
     def rate(self) -> float:
@@ -157,6 +176,16 @@ class Measured:
     @property
     def per_cpu(self) -> float:
         return self.megabytes / self.cpu_seconds
+
+    @property
+    def limit(self) -> str:
+        if self.cpu_seconds > BUSY * self.seconds:
+            return "our CPU"
+        if self.node_cpu_seconds > BUSY * self.seconds:
+            return "a node's CPU"
+        if self.latency_ms:
+            return f"latency ({round(self.rate * self.latency_ms / 1000)} blocks per round trip)"
+        return "network, store and changes of process"
 
 
 class _Quiet:
@@ -189,17 +218,16 @@ async def export(small: bool, latency_ms: float, seconds: float) -> Measured:
     def on_page(published: Published, last: int) -> None:
         sizes.append(published.uncompressed_bytes)
 
-    async with node("rpc-memiavl", small, latency_ms) as (comet, _), aiohttp.ClientSession() as session:
+    async with node("rpc-memiavl", small, latency_ms) as served, aiohttp.ClientSession() as session:
         with tempfile.TemporaryDirectory() as scratch:
-            exporter = Exporter(BulkReader(comet, session), _shelf(Path(scratch)), on_page)
-            started, cpu = time.monotonic(), time.process_time()
+            exporter = Exporter(BulkReader(served.comet, session), _shelf(Path(scratch)), on_page)
+            clock = _Clock([served])
             first = 421
-            while time.monotonic() - started < seconds:
+            while time.monotonic() - clock.started < seconds:
                 await exporter.run(first, first + 999, whole_pages=True)
                 first += 1000
-            return _measured(
-                "export-small" if small else "export-typical", latency_ms, first - 421, started, cpu, sum(sizes)
-            )
+            what = "export-small" if small else "export-typical"
+            return clock.measured(what, latency_ms, first - 421, sum(sizes))
 
 
 async def compare(latency_ms: float, seconds: float) -> Measured:
@@ -210,8 +238,8 @@ async def compare(latency_ms: float, seconds: float) -> Measured:
         aiohttp.ClientSession() as session,
     ):
         with tempfile.TemporaryDirectory() as scratch:
-            request = Request("bench", "none", rpc_endpoint=ours[0], canonical_rpc=theirs[0], migration=True, survey=True,
-                              shadow_evm_rpc=ours[1], canonical_evm_rpc=theirs[1])  # fmt: skip
+            request = Request("bench", "none", rpc_endpoint=ours.comet, canonical_rpc=theirs.comet, migration=True, survey=True,
+                              shadow_evm_rpc=ours.evm, canonical_evm_rpc=theirs.evm)  # fmt: skip
             comparator = assemble.comparator(request, session, 421)
 
             async def latest() -> int:
@@ -223,10 +251,10 @@ async def compare(latency_ms: float, seconds: float) -> Measured:
             await Loop(comparator, _shelf(Path(scratch)), warm, latest, _Quiet(), quiet).run()
             course = Course(541, survey=True)
             loop = Loop(comparator, _shelf(Path(scratch)), course, latest, watcher, quiet)
-            started, cpu = time.monotonic(), time.process_time()
+            clock = _Clock([ours, theirs])
             running = asyncio.ensure_future(loop.run())
             await asyncio.wait({running}, timeout=seconds)
-            found = _measured("compare-layers-0-2", latency_ms, watcher.blocks, started, cpu, 0)
+            found = clock.measured("compare-layers-0-2", latency_ms, watcher.blocks, 0)
             running.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await running
@@ -235,22 +263,33 @@ async def compare(latency_ms: float, seconds: float) -> Measured:
     return found
 
 
-def _measured(what: str, latency_ms: float, blocks: int, started: float, cpu: float, size: int) -> Measured:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return Measured(what, latency_ms, blocks, time.monotonic() - started, time.process_time() - cpu, size / 1e6, peak)
+class _Clock:
+    """Starts with its making: wall time, our CPU time, that of each node."""
+
+    def __init__(self, nodes: list[Served]) -> None:
+        self._nodes = nodes
+        self.started, self._cpu = time.monotonic(), time.process_time()
+        self._before = [node.cpu_seconds() for node in nodes]
+
+    def measured(self, what: str, latency_ms: float, blocks: int, size: int) -> Measured:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        busiest = max(node.cpu_seconds() - before for node, before in zip(self._nodes, self._before, strict=True))
+        seconds, cpu = time.monotonic() - self.started, time.process_time() - self._cpu
+        return Measured(what, latency_ms, blocks, seconds, cpu, size / 1e6, peak, busiest)
 
 
 def _show(found: Measured) -> None:
     key = (found.what, int(found.latency_ms))
     go, target = GO.get(key), TARGET.get(key)
-    busy = found.cpu_seconds / found.seconds
-    limit = "CPU" if busy > 0.85 else "nodes and network"
     text = f"{found.what:20} {found.latency_ms:3g} ms  {found.rate:8.0f} blocks/s"
     text += f"  {found.rate / go:6.1f}x Go" if go else " " * 11
     text += f"  target {target}" if target else ""
-    text += f"  cpu {busy:4.0%}, limit: {limit}"
-    if found.megabytes:
-        text += f"  {found.per_cpu:5.0f} MB per CPU second"
+    text += (
+        f"  cpu {found.cpu_seconds / found.seconds:4.0%}, busiest node {found.node_cpu_seconds / found.seconds:4.0%}"
+    )
+    text += f"  limit: {found.limit}"
+    if found.what == "export-typical":
+        text += f"  {found.per_cpu:5.0f} MB per CPU second, target {TARGET_MB_PER_CPU_SECOND}"
     print(f"{text}  peak {found.peak_rss_mib:.0f} MiB", flush=True)
 
 
@@ -271,7 +310,7 @@ async def main() -> None:
             else:
                 found = await export(what == "export-small", latency, options.seconds)
             if options.output == "json":
-                print(json.dumps(asdict(found) | {"blocksPerSecond": found.rate}), flush=True)
+                print(json.dumps(asdict(found) | {"blocksPerSecond": found.rate, "limit": found.limit}), flush=True)
             else:
                 _show(found)
 

@@ -14,6 +14,12 @@ import msgspec
 
 _BLANKS = re.compile(rb'("(?:[^"\\]|\\.)*")|[ \t\r\n]+', re.DOTALL)
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_BRACKETS = b"{}[]"
+_PUNCTUATION = _BRACKETS + b",:"
+_COLON, _COMMA = b":,"
+_ENDS_A_VALUE = b'"}]0123456789el '
+_FEW_SPACES = 256
+"""With more of them, looking at each costs as much as taking the text apart."""
 _encode = msgspec.json.Encoder().encode
 
 
@@ -28,6 +34,31 @@ def compact(raw: bytes) -> bytes:
     except msgspec.MsgspecError as error:
         text = _compact_slowly(raw, error)
     return escaped(text)
+
+
+def compact_parsed(raw: bytes) -> bytes:
+    """The same for a text that a JSON parser has read already: usually it holds no blanks and passes as it is."""
+    return escaped(raw) if not _may_hold_blanks(raw) else compact(raw)
+
+
+def _may_hold_blanks(raw: bytes) -> bool:
+    """Whether a blank may stand outside strings; there, one end of every run of blanks touches punctuation or an end.
+
+    Line feeds, tabs and returns cannot stand inside strings unescaped. A space behind a colon is inside a string unless
+    a string or a blank ends before the colon; behind a comma, unless a value does.
+    """
+    if b"\n" in raw or b"\t" in raw or b"\r" in raw or raw[:1] == b" " or raw[-1:] == b" ":
+        return True
+    at, seen = raw.find(b" "), 0
+    while at >= 0:
+        seen += 1
+        before, after = raw[at - 1], raw[at + 1]
+        if after in _PUNCTUATION or before in _BRACKETS or seen > _FEW_SPACES:
+            return True
+        if (before == _COLON and raw[at - 2] in b'" ') or (before == _COMMA and raw[at - 2] in _ENDS_A_VALUE):
+            return True
+        at = raw.find(b" ", at + 1)
+    return False
 
 
 def _compact_slowly(raw: bytes, refusal: Exception) -> bytes:

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from seiops.objectstore import StoreError, open_store
 from seiops.seid.bulk import BulkReader
@@ -218,3 +220,40 @@ def test_half_surrogates_pass_through(text: bytes) -> None:
 def test_no_json_is_told(text: bytes) -> None:
     with pytest.raises(rawjson.BadJsonError):
         rawjson.compact(text)
+
+
+_BLANKS = st.sampled_from(["", "", "", " ", "  ", "\n", "\t", "\r"])
+_TEXTS = st.text(alphabet='ab1 ,:{}[]"\\<\n', max_size=6)
+
+
+@st.composite
+def _spelled(draw: st.DrawFn, depth: int = 2) -> str:
+    """JSON with blanks anywhere they may stand."""
+
+    def blank() -> str:
+        return draw(_BLANKS)
+
+    kind = draw(st.sampled_from(["text", "number", "word"] + ["list", "object"] * (depth > 0)))
+    if kind == "text":
+        value = json.dumps(draw(_TEXTS))
+    elif kind == "number":
+        value = draw(st.sampled_from(["0", "-1.50", "1e5"]))
+    elif kind == "word":
+        value = draw(st.sampled_from(["true", "false", "null"]))
+    elif kind == "list":
+        value = "[" + ",".join(draw(_spelled(depth - 1)) for _ in range(draw(st.integers(0, 3)))) + blank() + "]"
+    else:
+        members = [f"{blank()}{json.dumps(draw(_TEXTS))}{blank()}:{draw(_spelled(depth - 1))}" for _ in range(2)]
+        value = "{" + ",".join(members) + blank() + "}"
+    return blank() + value + blank()
+
+
+@given(_spelled().map(str.strip))
+@settings(max_examples=300)
+def test_short_cut_for_texts_without_blanks_changes_nothing(text: str) -> None:
+    assert rawjson.compact_parsed(text.encode()) == rawjson.compact(text.encode())
+
+
+def test_spaces_inside_strings_do_not_cost_a_second_parse() -> None:
+    text = b'{"log":"out of gas: not enough, sorry","n":[1,2]}'
+    assert rawjson.compact_parsed(text) is text
