@@ -7,7 +7,6 @@ only after the last answer was sent and the last handler unwound.
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
 import sys
@@ -20,6 +19,7 @@ from seiops.sidecar.engine import Engine
 from seiops.sidecar.http1 import HttpServer
 from seiops.sidecar.settings import TRUSTED_HEADER, Settings
 from seiops.sidecar.store import StoreUnavailableError, TaskStore
+from seiops.sidecar.upload_state import read_upload_state
 
 if TYPE_CHECKING:
     import aiohttp
@@ -103,11 +103,7 @@ async def _shut_down(server: HttpServer, engine: Engine, sessions: HttpSessions,
 
 def restore_upload_gauges(settings: Settings) -> None:
     """Shows the last recorded upload again; a missing or unreadable record shows nothing (docs/contracts/sidecar.md 4)."""
-    try:
-        state = json.loads((settings.home / ".sei-sidecar-last-upload.json").read_bytes())
-        height, uploaded_at = int(state.get("lastUploadedHeight", 0)), int(state.get("lastUploadedAt", 0))
-    except (OSError, ValueError, AttributeError, TypeError):
-        return
+    height, uploaded_at = read_upload_state(settings.home)
     if height > 0:
         metrics.UPLOAD_LAST_HEIGHT.labels(settings.chain_id).set(height)
     if uploaded_at > 0:

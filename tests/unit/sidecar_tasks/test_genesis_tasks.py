@@ -130,6 +130,10 @@ async def test_peers_without_the_node_itself(context: ContextFactory, home: Path
     peers = tomllib.loads(text)["p2p"]["persistent-peers"]
     assert peers == f"aa@n0:26656,bb@n1:26656,{NODE_ID.upper()}@me2:1,no-at-sign,"
     assert text.startswith('# mine\nmoniker = "m"\n')
+    await seed(ctx, "peers.json", b'["\xff@h:1", "\\ud800@h:1"]')
+    await set_genesis_peers.run(ctx, {})
+    peers = tomllib.loads((home / "config" / "config.toml").read_text())["p2p"]["persistent-peers"]
+    assert peers == "\ufffd@h:1,\ufffd@h:1"
     await seed(ctx, "peers.json", b"null")
     await set_genesis_peers.run(ctx, {})
     assert tomllib.loads((home / "config" / "config.toml").read_text())["p2p"]["persistent-peers"] == ""
@@ -142,6 +146,9 @@ async def test_peers_without_the_node_itself(context: ContextFactory, home: Path
         (b"xx", NODE_KEY, "", "parsing peers.json: "),
         (b"{}", NODE_KEY, "", "parsing peers.json: expected an array of strings"),
         (b"[1]", NODE_KEY, "", "parsing peers.json: expected an array of strings"),
+        (b'["a@b:1"] x', NODE_KEY, "", "parsing peers.json: unexpected content"),
+        (b"\xef\xbb\xbf[]", NODE_KEY, "", "parsing peers.json: "),
+        (b"[" * 200_000, NODE_KEY, "", "parsing peers.json: nested too deeply"),
         (b"[]", None, "", "reading node_key.json: open "),
         (b"[]", {"priv_key": {"value": "AA=="}}, "", "invalid Ed25519 key in node_key.json"),
         (b"[]", NODE_KEY, "a = = 1", "reading config.toml: toml: "),

@@ -112,7 +112,7 @@ async def test_the_newest_archive_lands_whole(context: ContextFactory, home: Pat
 @pytest.mark.parametrize("target, height", [(0, 3000), (3000, 3000), (2999, 1000), (1000, 1000)])
 async def test_the_target_height(target: int, height: int, context: ContextFactory, home: Path) -> None:
     ctx = context()
-    for name in (1000, 3000):
+    for name in (1000, 3000, 2**63):
         await put(ctx, f"{name}.tar.gz", archive(folder(str(name)), entry(f"{name}/x", b"x")))
     await snapshot_restore.run(ctx, {"targetHeight": target})
     assert (home / ".sei-sidecar-snapshot-height").read_text() == str(height)
@@ -424,7 +424,20 @@ async def test_too_few_snapshots(heights: tuple[int, ...], context: ContextFacto
     assert await snapshot_upload_once.run(context(), {}) == {"outcome": "noop", "noopReason": "fewer-than-2-snapshots"}
 
 
-@pytest.mark.parametrize("state", ["", "xx", "[]", '{"lastUploadedHeight":500}'])
+@pytest.mark.parametrize(
+    "state",
+    [
+        "",
+        "xx",
+        "[]",
+        '{"lastUploadedHeight":500}',
+        '{"lastUploadedHeight":5000,"lastUploadedAt":"yesterday"}',
+        '{"lastUploadedHeight":5000.0}',
+        '{"lastUploadedHeight":true}',
+        '{"lastUploadedHeight":18446744073709551615}',
+        "[" * 200_000,
+    ],
+)
 async def test_a_lower_or_unreadable_record_does_not_stop_an_upload(
     state: str, context: ContextFactory, home: Path, snapshots: Path
 ) -> None:

@@ -97,6 +97,7 @@ async def test_witnesses_are_asked_at_once_and_a_slow_one_costs_only_its_deadlin
         (status(2001), None),
         ({}, 'querying latest height: parsing height "": strconv.ParseInt: parsing "": invalid syntax'),
         ({"sync_info": {"latest_block_height": 5}}, "querying latest height: parsing status response: "),
+        ({"sync_info": "x"}, "querying latest height: parsing status response: "),
         ({"code": -32603, "message": "x"}, 'querying latest height: parsing height ""'),
         ({"jsonrpc": "2.0", "error": {"code": 1, "message": "no"}}, "no reachable RPC witness among ["),
         ([], "no reachable RPC witness among ["),
@@ -125,6 +126,7 @@ async def test_the_trust_height(
     [
         ({"block_id": {"hash": ""}}, "empty block hash at height 8000"),
         ({"code": -32603, "message": "no"}, "empty block hash at height 8000"),
+        ({"block_id": "AB"}, "parsing block response: hash is no string"),
         ({"block_id": {"hash": "AB"}}, "unexpected block hash length at height 8000: got 2, want 64"),
         ({"block_id": {"hash": "z" * 64}}, None),
         ({"block_id": {"hash": "é" * 32}}, None),
@@ -197,7 +199,7 @@ async def test_the_newest_local_snapshot(context: ContextFactory, home: Path, rp
     folder = home / "data" / "snapshots"
     with pytest.raises(TaskError, match=f"reading snapshots directory: open {folder}: no such file or directory"):
         await configure_state_sync.run(context(), params)
-    for name in ("0123", "900", "1000", "abc", "99x"):
+    for name in ("0123", "900", "1000", "abc", "99x", str(2**63), "9" * 200):
         (folder / name).mkdir(parents=True)
     (folder / "5000").write_text("a file")
     await configure_state_sync.run(context(), params)

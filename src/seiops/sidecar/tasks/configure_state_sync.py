@@ -18,6 +18,7 @@ from seiops.seid.editing import EditError
 from seiops.seid.files import touch_marker
 from seiops.seid.reading import ReadError, parse_file
 from seiops.sidecar.task import Decoder, Params, TaskContext, TaskError
+from seiops.sidecar.tasks.snapshot_bucket import local_heights, snapshot_folder
 
 TASK = "configure-state-sync"
 MARKER = ".sei-sidecar-statesync-done"
@@ -173,12 +174,13 @@ def _usable(witnesses: list[Witness], distinct: bool) -> list[Witness]:
 
 
 def _trust_height(witness: Witness) -> int:
-    height = _member(witness.status or {}, "sync_info", "latest_block_height")
     prefix = f"{TASK}: querying latest height: "
-    if height is None:
-        height = ""
-    if not isinstance(height, str):
-        raise TaskError(f"{prefix}parsing status response: latest_block_height is no string", retryable=True)
+    sync = (witness.status or {}).get("sync_info")
+    height = sync.get("latest_block_height") if isinstance(sync, dict) else None
+    if not isinstance(sync, dict | None) or not isinstance(height, str | None):
+        reason = "parsing status response: sync_info.latest_block_height is no string"
+        raise TaskError(prefix + reason, retryable=True)
+    height = height or ""
     try:
         return max(1, parse_height(height, "height") - TRUST_DISTANCE)
     except CometError as error:
@@ -187,19 +189,18 @@ def _trust_height(witness: Witness) -> int:
 
 def _local_height(home: Path) -> int:
     """The newest snapshot on disk: the largest folder name that is a number."""
-    folder = home / "data" / "snapshots"
+    folder = snapshot_folder(home)
     prefix = f"{TASK}: discovering local snapshot height: "
-    try:
-        names = [entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.is_symlink()]
-    except FileNotFoundError:
+    if not folder.exists():
         reason = f"reading snapshots directory: open {folder}: no such file or directory"
-        raise TaskError(prefix + reason) from None
+        raise TaskError(prefix + reason)
+    try:
+        heights = local_heights(folder)
     except OSError as error:
         raise TaskError(f"{prefix}reading snapshots directory: {error}") from error
-    heights = [int(name) for name in names if name.isascii() and name.isdecimal()]
     if not heights:
         raise TaskError(f"{prefix}no snapshot found in {folder}")
-    return max(heights)
+    return heights[-1]
 
 
 async def _trust_hash(ctx: TaskContext, witness: Witness, height: int) -> str:
@@ -209,8 +210,9 @@ async def _trust_hash(ctx: TaskContext, witness: Witness, height: int) -> str:
         block = await client.get(f"/block?height={height}")
     except CometError as error:
         raise TaskError(prefix + str(error), retryable=True) from None
-    found = _member(block, "block_id", "hash") if isinstance(block, dict) else None
-    if not found:
+    block_id = block.get("block_id") if isinstance(block, dict) else None
+    found = block_id.get("hash") if isinstance(block_id, dict) else None
+    if found in (None, "") and isinstance(block_id, dict | None):
         raise TaskError(f"{prefix}empty block hash at height {height}", retryable=True)
     if not isinstance(found, str):
         raise TaskError(f"{prefix}parsing block response: hash is no string", retryable=True)

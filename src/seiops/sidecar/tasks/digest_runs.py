@@ -19,11 +19,14 @@ from pathlib import Path
 from typing import Any
 
 from seiops.digest import child as native_child
+from seiops.digest.engine import ShardTree
 from seiops.digest.errors import DigestError
 from seiops.digest.launch import default_memory_bound
+from seiops.digest.localize import SideTree
 from seiops.digest.model import Backend
 from seiops.digest.seidb_report import parse_report
 from seiops.digest.side import SideDigest, from_wire
+from seiops.digest.sources import Source
 from seiops.seid.quoting import quoted
 from seiops.sidecar import child
 from seiops.sidecar.task import TaskContext, TaskError
@@ -139,6 +142,7 @@ class NativeRun:
         self._ctx = ctx
         self._job = job
         self.versions: dict[str, str] = {}
+        self.trees: list[SideTree] = []
 
     @property
     def engine(self) -> str:
@@ -161,6 +165,7 @@ class NativeRun:
             normalizations=self._job.normalizations,
             threads=self._job.threads,
             memory_bytes=self._job.memory_bound,
+            spill_dir=str(self._ctx.home),
         )
         answer: dict[str, Any] = {}
         ended = await child.run(
@@ -177,9 +182,22 @@ class NativeRun:
             raise TaskError(f"{text} (stderr: {kept})" if kept else text, hint=_hint(ended, self._job))
         self.versions[answer["engine"]] = answer["engine_version"]
         try:
-            return {name: from_wire(members) for name, members in answer["sides"].items()}
+            sides = {name: from_wire(members) for name, members in answer["sides"].items()}
+            self.trees.append(self._tree(Source(backend, root, self._job.height), answer, sides))
         except DigestError as error:
             raise TaskError(f"{TASK}: {what}: {error}", retryable=False) from error
+        return sides
+
+    def _tree(self, source: Source, answer: dict[str, Any], sides: dict[str, SideDigest]) -> SideTree:
+        """The shard tree that came with the sides, which must add up to their digest."""
+        shards: ShardTree = {}
+        for line in answer.get("shards", []):
+            native_child.add_tree_line(shards, line)
+        tree = SideTree(str(source), self._job.height, answer["engine"], shards)
+        for name, side in sides.items():
+            if tree.final != side.final:
+                raise DigestError(f"the shard tree adds up to {tree.final}, but the digest ({name}) is {side.final}")
+        return tree
 
     def _take(self, line: bytes, what: str, answer: dict[str, Any]) -> None:
         try:
@@ -190,6 +208,8 @@ class NativeRun:
             return
         if "progress" in members:
             self._ctx.progress(_progress(what, members["progress"]))
+        elif "shards" in members:
+            answer.setdefault("shards", []).append(members["shards"])
         else:
             answer.update(members)
 

@@ -1,23 +1,25 @@
 """Proves at one height that FlatKV and memiavl hold the same EVM state, and publishes a record for each normalization.
 
-Everything runs before anything is published: a verdict is whole or absent. Both engines run as confined children
+Beside the records go the shard trees of both stores, by which differing keys are found later; seidb makes none. Everything runs
+before anything is published: a verdict is whole or absent. Both engines run as confined children
 (docs/contracts/shadow.md 6). What is opened must be at exactly the height asked for, on both sides.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from prometheus_client import Counter
 
+from seiops.digest.localize import SideTree, encode_tree
 from seiops.digest.model import Normalization
-from seiops.digest.record import Provenance, build_record, record_key
+from seiops.digest.record import Provenance, build_record, record_key, tree_key
 from seiops.digest.side import SideDigest, disagreement
 from seiops.objectstore import Published, Store, StoreError, publish_gzip
-from seiops.objectstore.records import document
+from seiops.objectstore.records import document, line
 from seiops.seid.quoting import quoted
 from seiops.sidecar.metrics import REGISTRY
 from seiops.sidecar.task import Decoder, Params, TaskContext, TaskError
@@ -47,15 +49,17 @@ class _Request:
     engine: str
     seidb_path: str
     fail_on_mismatch: bool
+    shard_trees: bool
 
 
 @dataclass(frozen=True, slots=True)
 class _Results:
-    """One FlatKV side, one memiavl side a normalization, and what computed them."""
+    """One FlatKV side, one memiavl side a normalization, what computed them, and the shard tree of each store if it made one."""
 
     flatkv: SideDigest
     memiavl: Mapping[str, SideDigest]
     provenance: Provenance
+    trees: Sequence[SideTree] = ()
 
 
 async def run(ctx: TaskContext, params: Params) -> dict[str, Any]:
@@ -92,6 +96,7 @@ def _decode(params: Params) -> _Request:
         _choice(decoder, "engine", ("", *ENGINES)),
         decoder.text("seidbPath"),
         decoder.flag("failOnMismatch"),
+        decoder.flag("shardTrees", True),
     )
 
 
@@ -159,7 +164,7 @@ async def _digest(ctx: TaskContext, request: _Request, engine: str) -> _Results:
     native = await _run_native(ctx, request.job)
     _require_agreement(seidb, native, request.job.height)
     versions = {**seidb.provenance.versions, **native.provenance.versions}
-    return _Results(seidb.flatkv, seidb.memiavl, Provenance(BOTH, versions))
+    return _Results(seidb.flatkv, seidb.memiavl, Provenance(BOTH, versions), native.trees)
 
 
 async def _run_native(ctx: TaskContext, job: DigestJob) -> _Results:
@@ -169,7 +174,7 @@ async def _run_native(ctx: TaskContext, job: DigestJob) -> _Results:
     memiavl = await run.memiavl()
     for name, side in memiavl.items():
         _require_height("memiavl", side, job.height, f" ({name})")
-    return _Results(flatkv, memiavl, Provenance(run.engine, run.versions))
+    return _Results(flatkv, memiavl, Provenance(run.engine, run.versions), run.trees)
 
 
 async def _run_seidb(ctx: TaskContext, request: _Request) -> _Results:
@@ -215,9 +220,11 @@ def _require_agreement(seidb: _Results, native: _Results, height: int) -> None:
 async def _publish(ctx: TaskContext, request: _Request, store: Store, results: _Results) -> dict[str, Any]:
     generated_at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     height = request.job.height
+    trees = await _publish_trees(request, store, results)
+    seals = {tree["side"]: tree["sha256"] for tree in trees}
     published = []
     for normalization, memiavl in results.memiavl.items():
-        record = build_record(height, normalization, results.flatkv, memiavl, generated_at, results.provenance)
+        record = build_record(height, normalization, results.flatkv, memiavl, generated_at, results.provenance, seals)
         emitted = await _emit(store, record_key(request.prefix, height, normalization), record)
         ENDPOINT_DIGESTS.labels(normalization, str(record["match"]).lower()).inc()
         _log_published(ctx, record, emitted)
@@ -235,15 +242,34 @@ async def _publish(ctx: TaskContext, request: _Request, store: Store, results: _
         "match": all(entry["match"] for entry in published),
         "height": height,
         "records": published,
+        "shardTrees": trees,
         "engine": results.provenance.engine,
         "engineVersions": dict(results.provenance.versions),
         "sides": {"flatkv": results.flatkv.wire(), **{f"memiavl/{n}": s.wire() for n, s in results.memiavl.items()}},
     }
 
 
-async def _emit(store: Store, key: str, record: dict[str, Any]) -> Published:
+async def _publish_trees(request: _Request, store: Store, results: _Results) -> list[dict[str, Any]]:
+    """The shard tree of each store that has one, before the records that name their seals."""
+    published = []
+    for tree in results.trees if request.shard_trees else ():
+        side = tree.origin.partition(":")[0]
+        emitted = await _emit(store, tree_key(request.prefix, request.job.height, side), encode_tree(tree), line)
+        published.append(
+            {
+                "key": emitted.key,
+                "side": side,
+                "sha256": emitted.sha256,
+                "uncompressedBytes": emitted.uncompressed_bytes,
+                "compressedBytes": emitted.compressed_bytes,
+            }
+        )
+    return published
+
+
+async def _emit(store: Store, key: str, record: dict[str, Any], encode: Callable[[Any], bytes] = document) -> Published:
     async def chunks() -> AsyncIterator[bytes]:
-        yield document(record)
+        yield encode(record)
 
     try:
         return await publish_gzip(store, key, chunks())

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from seiops.objectstore import StoreError
 from seiops.seid.config import patch_file
 from seiops.seid.editing import EditError
 from seiops.seid.reading import ReadError
+from seiops.sidecar import wirejson
 from seiops.sidecar.node_id import NOT_A_KEY, NOT_FOUND, NodeIdError, read_node_id
 from seiops.sidecar.task import Params, TaskContext, TaskError
 from seiops.sidecar.tasks.buckets import open_bucket, store_failure
@@ -41,8 +41,8 @@ async def run(ctx: TaskContext, params: Params) -> dict[str, Any] | None:
 
 def _peers(body: bytes) -> list[str]:
     try:
-        listed = json.loads(body)
-    except ValueError as error:
+        listed = wirejson.decode_document(body)
+    except wirejson.JsonError as error:
         raise TaskError(f"{TASK}: parsing peers.json: {error}", retryable=False) from None
     if listed is None:
         return []

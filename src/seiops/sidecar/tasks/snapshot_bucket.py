@@ -13,6 +13,7 @@ CHECKSUM_SUFFIX = ".sha256"
 """Beside an archive: SHA-256 of its bytes, lower-case hex."""
 SIZE_SUFFIX = ".size"
 """Beside an archive: bytes of its content once unpacked, decimal."""
+HIGHEST = 2**63 - 1
 _ARCHIVE = re.compile(r"/(\d+)\.tar\.gz$", re.ASCII)
 
 
@@ -27,7 +28,7 @@ def archive_key(chain_id: str, height: int) -> str:
 def archive_height(key: str) -> int:
     """The height in an archive's key, 0 for any other key."""
     found = _ARCHIVE.search(key)
-    return int(found.group(1)) if found else 0
+    return (_height(found.group(1)) or 0) if found else 0
 
 
 def open_snapshots(settings: Settings, *, role: str) -> Store:
@@ -44,4 +45,11 @@ def local_heights(folder: Path) -> list[int]:
         names = [entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.is_symlink()]
     except FileNotFoundError:
         return []
-    return sorted(int(name) for name in names if name.isascii() and name.isdecimal())
+    heights = (_height(name) for name in names if name.isascii() and name.isdecimal())
+    return sorted(height for height in heights if height is not None)
+
+
+def _height(digits: str) -> int | None:
+    """None for what is beyond any height."""
+    height = int(digits) if len(digits) < 64 else None
+    return None if height is None or height > HIGHEST else height

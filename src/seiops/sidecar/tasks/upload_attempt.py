@@ -38,8 +38,8 @@ from seiops.sidecar.tasks.snapshot_bucket import (
     snapshot_folder,
 )
 from seiops.sidecar.tasks.transfer_progress import Transfer
+from seiops.sidecar.upload_state import STATE_FILE, read_upload_state
 
-STATE_FILE = ".sei-sidecar-last-upload.json"
 CONTENT_TYPE = "application/gzip"
 _BATCH = 4 << 20
 _AHEAD = 4
@@ -77,8 +77,10 @@ async def _attempt(ctx: TaskContext, within_s: float | None) -> dict[str, Any]:
     if len(heights) < 2:
         return {"outcome": "noop", "noopReason": "fewer-than-2-snapshots"}
     height = heights[-2]
-    if _uploaded_height(ctx.home) >= height:
-        return {"outcome": "noop", "noopReason": "already-uploaded", "height": height}
+    uploaded, _ = await ctx.blocking(read_upload_state, ctx.home)
+    if uploaded >= height:
+        noop: dict[str, Any] = {"outcome": "noop", "noopReason": "already-uploaded"}
+        return noop | {"height": height} if height else noop
     settings = ctx.settings
     store = open_bucket(settings.snapshot_bucket, settings.snapshot_region, role="S3 uploader")
     attrs = {"height": height, "bucket": settings.snapshot_bucket, "region": settings.snapshot_region}
@@ -93,15 +95,6 @@ async def _attempt(ctx: TaskContext, within_s: float | None) -> dict[str, Any]:
     await ctx.blocking(_record, ctx, height)
     outcome: dict[str, Any] = {"outcome": "uploaded", "height": height, "key": key}
     return outcome | {"warning": note} if note else outcome
-
-
-def _uploaded_height(home: Path) -> int:
-    """The height of the last recorded upload; 0 where nothing readable was recorded."""
-    try:
-        recorded = json.loads((home / STATE_FILE).read_bytes())["lastUploadedHeight"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return 0
-    return recorded if isinstance(recorded, int) else 0
 
 
 def _record(ctx: TaskContext, height: int) -> None:
