@@ -33,6 +33,8 @@ COMMANDS: dict[str, Entry] = {
     "task": Entry("seiops.cli.task", OPERATE),
     "digest": Entry("seiops.cli.digest", PROVE),
     "verify": Entry("seiops.cli.verify", PROVE),
+    "attest": Entry("seiops.cli.attest", PROVE),
+    "report": Entry("seiops.cli.report", PROVE),
     "shadow": Entry("seiops.cli.shadow", PROVE),
     "hashlog": Entry("seiops.cli.hashlog", PROVE),
     "controller": Entry("seiops.cli.controller", PROCESSES),

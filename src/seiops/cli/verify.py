@@ -1,25 +1,20 @@
-"""`seiops verify URL`: downloads published digest records and proves their verdict again from their own content."""
+"""`seiops verify URL`: everything a run published, downloaded and proved again from its own content; and attestations."""
 
 from __future__ import annotations
 
 import asyncio
-import json
-import sys
-from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
-from seiops.digest.published import CheckedRecord, check_record, pair_problems, record_keys
-from seiops.objectstore import Store, StoreError, open_store
-
-FINE, NOT_CHECKED, FINDINGS = 0, 1, 2
-CONCURRENT = 8
-WIDTH = 110
+from seiops.cli import verify_views as views
+from seiops.cli import verifying
+from seiops.cli.verifying import FINDINGS, FINE, NOT_CHECKED, CannotCheckError
+from seiops.evidence import attestation, dsse, signing
+from seiops.evidence.attestation import Attested
+from seiops.objectstore import StoreError
 
 
 class Output(StrEnum):
@@ -27,150 +22,83 @@ class Output(StrEnum):
     JSON = "json"
 
 
-class CannotCheckError(Exception):
-    """The question itself cannot be answered; the text says why and what to do."""
-
-
 def register(app: typer.Typer) -> None:
     @app.command("verify")
     def verify(
         url: Annotated[
-            str,
+            str | None,
             typer.Argument(
                 help="Prefix or object: s3://bucket/prefix, gs://, az://, file:///dir, or a local directory."
             ),
-        ],
+        ] = None,
         seal: Annotated[
-            list[str] | None, typer.Option("--seal", help="KEY=SHA256 as the task result gives it (may be repeated).")
+            list[str] | None, typer.Option("--seal", help="KEY=SHA256 as a task result gives it (may be repeated).")
         ] = None,
         result: Annotated[
-            Path | None, typer.Option("--result", help="Task result (JSON) whose seals the records must have.")
+            Path | None, typer.Option("--result", help="Task result (JSON) whose seals the objects must have.")
+        ] = None,
+        accept: Annotated[
+            list[str] | None,
+            typer.Option(
+                "--accept", help="A verdict that is no finding: open, indeterminate, gap ... (may be repeated)."
+            ),
+        ] = None,
+        attested: Annotated[
+            Path | None,
+            typer.Option("--attestation", help="Check this attestation, and the objects below URL if given."),
+        ] = None,
+        key: Annotated[
+            Path | None, typer.Option("--key", help="Public key (PEM) the attestation must be signed with.")
         ] = None,
         region: Annotated[str | None, typer.Option("--region", help="Region of the bucket.")] = None,
         output: Annotated[Output, typer.Option("--output", "-o", help="table or json.")] = Output.TABLE,
     ) -> None:
-        """Check published digest records: seals, digests and verdicts. Exit 0 fine, 1 could not check, 2 findings."""
+        """Check published evidence: seals, manifests, heights, verdicts. Exit 0 fine, 1 could not check, 2 findings."""
         try:
-            seals = _seals(seal or [], result)
-            checked, others = asyncio.run(_check(url, region, seals))
-        except (CannotCheckError, StoreError, ValueError) as error:
-            print(f"Error: {error}", file=sys.stderr)
+            accepted = verifying.accepted(accept or [])
+            seals = verifying.seals(seal or [], result)
+            checked = _attestation(attested, key)
+            if url is None:
+                if checked is None:
+                    raise CannotCheckError("nothing to check: give a URL, or --attestation FILE with --key")
+                _show_offline(str(attested), checked, output)
+                raise typer.Exit(FINDINGS if checked.findings else FINE)
+            found = asyncio.run(verifying.run(url, region, seals, accepted))
+        except (CannotCheckError, StoreError, ValueError, OSError) as error:
+            views.fail(error)
             raise typer.Exit(NOT_CHECKED) from None
-        findings = [finding for one in checked for finding in one.findings]
-        if not _names_object(url):
-            findings += pair_problems(checked)
-        show = _show_json if output is Output.JSON else _show_table
-        show(url, checked, findings, others)
-        raise typer.Exit(FINDINGS if findings else FINE)
+        if checked is not None and checked.statement is not None:
+            differing, beside = attestation.hold_against(checked.statement, found)
+            found.findings += differing
+            found.statements += beside
+        if output is Output.JSON:
+            views.show_json(found, checked)
+        else:
+            if checked is not None:
+                views.show_attestation(str(attested), checked)
+            views.show_table(found)
+        wrong = bool(found.findings) or (checked is not None and bool(checked.findings))
+        raise typer.Exit(FINDINGS if wrong else FINE)
 
 
-def _seals(given: list[str], result: Path | None) -> dict[str, str]:
-    """Promised seals by object key, from flags and from a task result."""
-    seals: dict[str, str] = {}
-    for pair in given:
-        key, separator, value = pair.rpartition("=")
-        if not separator or not key:
-            raise CannotCheckError(f"--seal {pair}: write KEY=SHA256")
-        seals[key] = value
-    if result is not None:
-        try:
-            content = json.loads(result.read_text(encoding="utf-8"))
-            records = content.get("result", content)["records"]
-            seals |= {entry["key"]: entry["sha256"] for entry in records}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise CannotCheckError(f"{result}: not a result of an evm-logical-digest task: {error!r}") from error
-    return seals
+def _attestation(file: Path | None, key: Path | None) -> Attested | None:
+    if file is None:
+        if key is not None:
+            raise CannotCheckError("--key goes with --attestation FILE")
+        return None
+    if key is None:
+        raise CannotCheckError("--attestation needs --key PUBLIC.pem: without a key a signature says nothing")
+    if file.stat().st_size > dsse.LARGEST_ENVELOPE:
+        raise CannotCheckError(f"{file}: larger than {dsse.LARGEST_ENVELOPE} bytes, which no attestation is")
+    try:
+        envelope = dsse.parse(file.read_bytes())
+    except dsse.EnvelopeError as error:
+        raise CannotCheckError(f"{file}: not a DSSE envelope: {error}") from error
+    return attestation.check(envelope, signing.public_key(key), str(file))
 
 
-async def _check(url: str, region: str | None, seals: Mapping[str, str]) -> tuple[list[CheckedRecord], int]:
-    """Every record below the URL, checked, and how many other objects lie there."""
-    store, keys, others = await _find(url, region)
-    promised = {store.prefix + key: key for key in keys}
-    unknown = [name for name in seals if name not in promised and name not in keys]
-    if unknown:
-        raise CannotCheckError(f"no record {unknown[0]} below {url}, although a seal for it was given")
-    gate = asyncio.Semaphore(CONCURRENT)
-
-    async def one(key: str) -> CheckedRecord:
-        async with gate:
-            return await check_record(store, key, seals.get(store.prefix + key) or seals.get(key, ""))
-
-    return list(await asyncio.gather(*map(one, keys))), others
-
-
-async def _find(url: str, region: str | None) -> tuple[Store, list[str], int]:
-    if _names_object(url):
-        parent, _, name = url.rpartition("/")
-        return _open(parent, region), [name], 0
-    store = _open(url, region)
-    keys, others = await record_keys(store)
-    if not keys:
-        beside = f" ({others} other objects are there)" if others else ""
-        raise CannotCheckError(f"no digest records below {url}{beside}")
-    return store, keys, others
-
-
-def _names_object(url: str) -> bool:
-    return url.endswith(".json.gz")
-
-
-def _open(url: str, region: str | None) -> Store:
-    if (url.startswith("file://") or "://" not in url) and not Path(url.removeprefix("file://")).is_dir():
-        raise CannotCheckError(f"{url}: no such directory")
-    return open_store(url, region=region)
-
-
-def _show_table(url: str, checked: list[CheckedRecord], findings: list[str], others: int) -> None:
-    console = Console(highlight=False)
-    console.width = max(console.width, WIDTH)
-    table = Table(title=f"Digest records below {url}")
-    for name in ("height", "normalization", "verdict", "FlatKV / memiavl digest", "seal", "engine"):
-        table.add_column(name, justify="right" if name == "height" else "left", no_wrap=name != "engine")
-    for one in checked:
-        table.add_row(*_cells(one))
-    console.print(table, soft_wrap=True)
-    for finding in findings:
-        console.print(f"[bold red]finding[/] {finding}", soft_wrap=True)
-    verdict = "[bold green]fine" if not findings else f"[bold red]{len(findings)} findings"
-    beside = f", {others} other objects not looked at" if others else ""
-    console.print(f"{verdict}[/]: {len(checked)} records, each seal, digest and verdict recomputed{beside}")
-
-
-def _cells(one: CheckedRecord) -> tuple[str, ...]:
-    record = one.record
-    if one.problems:
-        return str(record.get("height", "?")), str(record.get("normalization", "?")), "[red]invalid", one.key, "", ""
-    verdict = "[green]match" if one.match else "[red]mismatch"
-    digests = _short(record["flatkv_digest"])
-    if not one.match:
-        digests += " / " + _short(record["memiavl_digest"])
-    seal = f"{one.sha256[:16]}… {'as promised' if one.expected else 'recomputed'}"
-    return str(record["height"]), record["normalization"], verdict, digests, seal, str(record.get("engine", "seidb"))
-
-
-def _short(digest: str) -> str:
-    return f"{digest[:16]}…{digest[-8:]}"
-
-
-def _show_json(url: str, checked: list[CheckedRecord], findings: list[str], others: int) -> None:
-    members: dict[str, Any] = {
-        "url": url,
-        "records": [
-            {
-                "key": one.key,
-                "sha256": one.sha256,
-                "sealPromised": bool(one.expected),
-                "height": one.record.get("height"),
-                "normalization": one.record.get("normalization"),
-                "match": one.match,
-                "flatkvDigest": one.record.get("flatkv_digest"),
-                "memiavlDigest": one.record.get("memiavl_digest"),
-                "engine": one.record.get("engine"),
-                "problems": one.problems,
-            }
-            for one in checked
-        ],
-        "findings": findings,
-        "otherObjects": others,
-    }
-    print(json.dumps(members, indent=2))
+def _show_offline(file: str, checked: Attested, output: Output) -> None:
+    if output is Output.JSON:
+        views.show_attestation_json(checked)
+    else:
+        views.show_attestation(file, checked)

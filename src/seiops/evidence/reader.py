@@ -103,12 +103,16 @@ class Break:
 
 @dataclass(slots=True)
 class Chain:
-    """One run's manifest as far as it can be read. `head` is its last entry; entries behind a break are kept, too."""
+    """One run's manifest as far as it can be read. `head` is its last entry; entries behind a break are kept, too.
+
+    `digests`: SHA-256 of every entry by its number.
+    """
 
     run: str
     entries: list[Entry] = field(default_factory=list)
     head: ChainHead = field(default_factory=ChainHead)
     breaks: list[Break] = field(default_factory=list)
+    digests: dict[int, str] = field(default_factory=dict)
 
     @property
     def opening(self) -> Entry | None:
@@ -157,7 +161,8 @@ def _hole(folder: Folder, run: str, expected: int, number: int) -> Break:
 
 def _link(chain: Chain, raw: bytes, key: str, number: int) -> None:
     """Takes the next entry. One that does not follow is a break, and the chain goes on from it: its object is looked at, too."""
-    before, chain.head = chain.head, ChainHead(chain.run, number, hashlib.sha256(raw).hexdigest())
+    chain.digests[number] = hashlib.sha256(raw).hexdigest()
+    before, chain.head = chain.head, ChainHead(chain.run, number, chain.digests[number])
     try:
         entry = decode(raw, key)
     except ManifestError as error:

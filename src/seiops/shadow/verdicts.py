@@ -5,6 +5,7 @@ The record keeps upstream's members in upstream's order; what is new comes after
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,6 +14,14 @@ from seiops.shadow.statereads import StateComparison
 
 Verdict = Literal["clean", "diverged", "indeterminate", "vacuous", "gap"]
 VERDICTS: tuple[Verdict, ...] = ("clean", "diverged", "indeterminate", "vacuous", "gap")
+
+
+def overall(counts: Mapping[str, int]) -> str:
+    """The verdict of a run: the worst of its blocks, and never clean when nothing was compared."""
+    for verdict in ("diverged", "indeterminate", "gap", "vacuous", "clean"):
+        if counts.get(verdict):
+            return verdict
+    return "nothing-compared"
 
 
 @dataclass(slots=True)

@@ -1,0 +1,283 @@
+"""What a run says of itself, held against what its objects say: heights without holes, and the verdict once more.
+
+A run is a chain of a manifest; objects in a folder without any manifest are taken together as one run without seals
+(docs/contracts/shadow.md 4.5 to 4.7, 5; docs/verify.md).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from seiops.evidence.checks import Checked
+from seiops.evidence.findings import Finding, Name
+from seiops.evidence.reader import Chain, Kind, named
+from seiops.shadow.manifest import Entry
+from seiops.shadow.verdicts import overall
+
+PAGES = (Kind.COMPARE, Kind.EXPORT)
+_BREAKS = {"missing": Name.ENTRY_MISSING, "broken": Name.CHAIN_BROKEN, "unreadable": Name.ENTRY_UNREADABLE}
+_ENTRY_KINDS: dict[str, Kind] = {
+    "page": Kind.COMPARE,
+    "export": Kind.EXPORT,
+    "report": Kind.REPORT,
+    "digest": Kind.DIGEST,
+    "hashlog": Kind.HASHLOG,
+}
+NOT_CLEAN = ("diverged", "indeterminate", "gap", "vacuous")
+
+
+@dataclass(slots=True)
+class Run:
+    """One run as checked. `run` is empty for objects without a manifest. `kind`: `compare`, `export`, `digest`, `hashlog`.
+
+    `finished`: it says itself that it ended. `verdict`: recomputed, the worst of its blocks. `first_bad`: the first height
+    that is not a match. `superseded`: objects another run published again.
+    """
+
+    folder: str
+    run: str
+    kind: str
+    chain: Chain | None = None
+    objects: list[Checked] = field(default_factory=list)
+    start: int | None = None
+    end: int | None = None
+    counts: dict[str, int] = field(default_factory=dict)
+    verdict: str = ""
+    finished: bool = False
+    superseded: int = 0
+    first_bad: int | None = None
+
+    @property
+    def sealed(self) -> bool:
+        return self.chain is not None
+
+    @property
+    def place(self) -> str:
+        return f"run {self.run}" if self.run else f"{self.folder}{self.kind} objects without seals"
+
+    @property
+    def info(self) -> Mapping[str, Any]:
+        """What its first entry tells: params, preflight, chain."""
+        opening = self.chain.opening if self.chain is not None else None
+        return (opening.info if opening is not None else None) or {}
+
+    @property
+    def reason(self) -> str:
+        ending = self.chain.ending if self.chain is not None else None
+        return str((ending.info or {}).get("reason", "")) if ending is not None else ""
+
+
+def describe(folder: str, chain: Chain | None, objects: list[Checked], kind: str = "") -> Run:
+    """A run with what follows from its objects alone."""
+    run = Run(folder, chain.run if chain is not None else "", kind or _kind(chain, objects), chain, objects)
+    names = [one.task.name for one in objects if one.task.name is not None and one.task.name.kind is not Kind.REPORT]
+    if names:
+        run.start, run.end = min(name.start for name in names), max(name.end for name in names)
+    counts: Counter[str] = Counter()
+    for one in objects:
+        counts.update(one.counts)
+    run.counts = dict(counts)
+    run.first_bad = min((one.unmatched for one in objects if one.unmatched is not None), default=None)
+    run.verdict = _verdict(run)
+    run.finished = chain is not None and (chain.ending is not None or run.kind == Kind.HASHLOG)
+    return run
+
+
+def _kind(chain: Chain | None, objects: Sequence[Checked]) -> str:
+    told = [_ENTRY_KINDS[entry.kind] for entry in (chain.entries if chain else ()) if entry.kind in _ENTRY_KINDS]
+    kinds: list[Kind] = [kind for kind in told if kind is not Kind.REPORT] or [
+        one.task.name.kind for one in objects if one.task.name
+    ]
+    if kinds:
+        return str(kinds[0])
+    params = ((chain.opening.info or {}).get("params") or {}) if chain and chain.opening else {}
+    return str(Kind.COMPARE if params.get("canonical_rpc") else Kind.EXPORT)
+
+
+def _verdict(run: Run) -> str:
+    if run.kind == Kind.COMPARE:
+        return overall(run.counts)
+    if run.kind == Kind.DIGEST:
+        records = [one.record for one in run.objects if one.record is not None]
+        if not records or any(record.problems for record in records):
+            return ""
+        return "match" if all(record.match for record in records) else "mismatch"
+    return "exported" if run.objects else ""
+
+
+def chain_findings(folder: str, chain: Chain) -> list[Finding]:
+    """What is wrong with the chain itself, and with entries that contradict the names they speak of."""
+    found = [Finding(_BREAKS[one.why], one.key, one.text) for one in chain.breaks]
+    ended = False
+    for entry in chain.entries:
+        where = f"{folder}manifest/{chain.run}/{entry.seq:08d}.json"
+        if ended and entry.kind != "end":
+            found.append(Finding(Name.AFTER_END, where, f"a {entry.kind} entry stands behind the end of the run"))
+        ended = ended or entry.kind == "end"
+        if text := _contradiction(entry):
+            found.append(Finding(Name.ENTRY_CONTRADICTS, where, text))
+    return found
+
+
+def _contradiction(entry: Entry) -> str:
+    if entry.key is None:
+        return f"a {entry.kind} entry that names no object" if entry.kind in _ENTRY_KINDS else ""
+    if entry.sha256 is None:
+        return f"names {entry.key} without a seal"
+    name = named(entry.key)
+    if name is None or entry.kind not in _ENTRY_KINDS:
+        return ""
+    if name.kind is not _ENTRY_KINDS[entry.kind]:
+        return f"calls {entry.key} a {entry.kind}"
+    if entry.start_height is not None and (entry.start_height, entry.end_height) != (name.start, name.end):
+        return f"gives {entry.key} the heights {entry.start_height} to {entry.end_height}"
+    if entry.counts is not None and sum(entry.counts.values()) != name.end - name.start + 1:
+        return f"counts {sum(entry.counts.values())} blocks for {entry.key}"
+    return ""
+
+
+def run_findings(run: Run, later: Iterable[Run], earlier_counts: Mapping[str, int]) -> list[Finding]:
+    """Heights, ending and verdict of one run. `later`: the other runs of its folder, one of which may have gone on with it;
+    `earlier_counts`: what all runs of the folder up to and with this one have counted, since totals survive a resubmission.
+    """
+    found = list(_holes(run)) if run.kind in PAGES else []
+    if run.sealed:
+        found += _ending(run, later)
+        if run.kind == Kind.COMPARE:
+            found += _conclusion(run, earlier_counts)
+    if run.kind == Kind.COMPARE:
+        found += _not_clean(run)
+    return found
+
+
+def _holes(run: Run) -> Iterable[Finding]:
+    before: Checked | None = None
+    pages = [one for one in run.objects if one.task.name is not None and one.task.name.kind in PAGES]
+    for one in sorted(pages, key=_start_of):
+        if before is not None:
+            yield from _between(_end_of(before), before.task.full_key, _start_of(one), one.task.full_key)
+        if before is None or _end_of(one) > _end_of(before):
+            before = one
+
+
+def _between(end: int, one: str, start: int, other: str) -> Iterable[Finding]:
+    if start > end + 1:
+        yield Finding(Name.HEIGHT_GAP, _span(end + 1, start - 1), f"nothing between {one} and {other}")
+    elif start <= end:
+        yield Finding(Name.HEIGHT_OVERLAP, _span(start, end), f"both in {one} and in {other}")
+
+
+def _span(start: int, end: int) -> str:
+    return f"height {start}" if start == end else f"heights {start} to {end}"
+
+
+def _start_of(one: Checked) -> int:
+    assert one.task.name is not None
+    return one.task.name.start
+
+
+def _end_of(one: Checked) -> int:
+    assert one.task.name is not None
+    return one.task.name.end
+
+
+def between_runs(runs: Sequence[Run]) -> list[Finding]:
+    """Gaps and overlaps between the runs of one folder that publish pages of one kind."""
+    found: list[Finding] = []
+    for kind in PAGES:
+        spans = sorted(
+            (run.start, run.end, run.place)
+            for run in runs
+            if run.kind == kind and run.start is not None and run.end is not None
+        )
+        reach: tuple[int, str] | None = None
+        for start, end, place in spans:
+            if reach is not None:
+                found += _between(reach[0], reach[1], start, place)
+            if reach is None or end > reach[0]:
+                reach = (end, place)
+    return found
+
+
+def _ending(run: Run, later: Iterable[Run]) -> Iterable[Finding]:
+    if run.finished or (not run.objects and run.superseded):
+        return
+    if run.end is not None and any(other.kind == run.kind and other.start == run.end + 1 for other in later):
+        return
+    proven = f"up to {run.end}" if run.end is not None else "of nothing"
+    text = f"has no end entry: it still runs, was stopped, or its last entries are gone; it speaks {proven}"
+    yield Finding(Name.RUN_OPEN, run.place, text, "open")
+
+
+def _conclusion(run: Run, all_counts: Mapping[str, int]) -> Iterable[Finding]:
+    assert run.chain is not None
+    begin = run.info.get("startHeight")
+    if isinstance(begin, int) and run.start is not None and run.start > begin and not run.superseded:
+        yield Finding(Name.RANGE_SHORT, run.place, f"was to start at {begin}, its first page starts at {run.start}")
+    ending = run.chain.ending
+    if ending is None:
+        return
+    told = ending.counts or {}
+    if not run.superseded and told != run.counts and told != dict(all_counts):
+        text = f"its end entry counts {_text(told)}, its pages hold {_text(run.counts)}"
+        yield Finding(Name.COUNTS_DIFFER, run.place, text)
+    wanted = (run.info.get("params") or {}).get("end_height")
+    if run.reason == "end-height" and isinstance(wanted, int) and run.end != wanted:
+        yield Finding(Name.RANGE_SHORT, run.place, f"says it reached {wanted}, its last page ends at {run.end}")
+    if run.reason in ("divergence", "indeterminate"):
+        yield from _halt(run)
+
+
+def _halt(run: Run) -> Iterable[Finding]:
+    """A tripwire run ends with a block that is no match, and with a report of it."""
+    pages = [one for one in run.objects if one.task.name is not None and one.task.name.kind is Kind.COMPARE]
+    last = max(pages, key=_end_of, default=None)
+    if last is None or not last.whole:
+        return
+    if not last.halted:
+        text = f"says it ended with {run.reason}, its last block, {run.end}, is a match"
+        yield Finding(Name.VERDICT_CONTRADICTS, run.place, text)
+    elif not any(
+        one.task.name and one.task.name.kind is Kind.REPORT and _start_of(one) == run.end for one in run.objects
+    ):
+        yield Finding(
+            Name.REPORT_MISSING, f"{run.folder}divergence-{run.end}.report.json.gz", f"{run.place} has no report"
+        )
+
+
+def _not_clean(run: Run) -> Iterable[Finding]:
+    total = sum(run.counts.values())
+    for verdict in NOT_CLEAN:
+        if number := run.counts.get(verdict):
+            first = f", the first block that is no match is {run.first_bad}" if run.first_bad is not None else ""
+            yield Finding(Name.NOT_CLEAN, run.place, f"{number} of {total} blocks are {verdict}{first}", verdict)
+
+
+def _text(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{number} {verdict}" for verdict, number in sorted(counts.items())) or "nothing"
+
+
+def report_findings(objects: Iterable[Checked]) -> list[Finding]:
+    """Reports held against the pages that speak of the same heights."""
+    outlines: dict[int, Any] = {}
+    reports: list[Checked] = []
+    for one in objects:
+        outlines |= one.outlines
+        if one.task.name is not None and one.task.name.kind is Kind.REPORT:
+            reports.append(one)
+    found = []
+    for report in reports:
+        if report.outline is None:
+            continue
+        height = _start_of(report)
+        if height not in outlines:
+            text = f"no page speaks of height {height}"
+        elif outlines[height] != report.outline:
+            text = f"its comparison is not the one the page holds for height {height}"
+        else:
+            continue
+        found.append(Finding(Name.REPORT_CONTRADICTS, report.task.full_key, text))
+    return found
