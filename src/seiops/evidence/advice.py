@@ -65,7 +65,7 @@ def _differ(count: int) -> str:
 
 def advice(summary: Summary) -> list[Advice]:
     """What to do, gravest first, then what to know."""
-    found = [*_divergences(summary), *_open_ends(summary), *_trust(summary), *_limits(summary)]
+    found = [*_trust(summary), *_divergences(summary), *_open_ends(summary), *_limits(summary)]
     return sorted(found, key=lambda one: one.weight != "act")
 
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import orjson
+
 from seiops.evidence.advice import advice, headline
 from seiops.evidence.blocks import Difference
 from seiops.evidence.ledger import Column
+from seiops.evidence.oneblock import BlockView
 from seiops.evidence.summary import Block, RunInfo, Summary
 
 FORMAT = "seiops-report/1"
@@ -115,3 +118,26 @@ def block_wire(block: Block) -> dict[str, Any]:
 def difference_wire(one: Difference) -> dict[str, Any]:
     found = {"layer": one.layer, "kind": one.kind, "place": one.place or None, "slot": one.slot or None}
     return found | {"shadow": one.shadow, "canonical": one.canonical, "consensus": one.consensus}
+
+
+def view_wire(view: BlockView) -> dict[str, Any]:
+    """One block with every difference in full; the record itself is under `comparison`."""
+    before = view.previous
+    return {
+        "format": FORMAT,
+        "place": view.place,
+        "height": view.height,
+        "timestamp": view.timestamp,
+        "verdict": view.finding.verdict,
+        "reason": view.finding.reason or None,
+        "error": view.finding.error or None,
+        "contradiction": view.finding.contradiction or None,
+        "differences": [difference_wire(one) for one in view.finding.differences],
+        "meanings": [{"what": name, "means": text} for name, text in view.meanings()],
+        "previous": {"height": before[0], "differences": [difference_wire(one) for one in before[1]]}
+        if before
+        else None,
+        "pages": [{"key": one.key, "verdict": one.finding.verdict} for one in view.said],
+        "report": view.report.key if view.report is not None else None,
+        "comparison": orjson.Fragment(view.comparison),
+    }

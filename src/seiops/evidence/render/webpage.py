@@ -38,7 +38,7 @@ def summary_page(summary: Summary) -> str:
         _rate(summary),
         tag("div", _layers(summary), _kinds(summary), _contracts(summary), _reasons(summary), class_="pair"),
         _open_ends(summary),
-        _blocks(summary),
+        blocks_section(summary),
         _digests(summary),
         _runs(summary),
         _problems(summary),
@@ -125,14 +125,14 @@ def _rate(summary: Summary) -> Html | None:
          percent(column.counts["clean"], column.blocks))
         for column in columns
     ]  # fmt: skip
-    table = _table(("from", "to", *there, "match rate"), rows, caption="Verdicts by height")
+    made = table(("from", "to", *there, "match rate"), rows, caption="Verdicts by height")
     return tag(
         "section",
         tag("h2", "Match rate by height"),
         legend(there),
         match_rate(columns),
         tag("p", note, " ", tag("span", "Click a column to list its blocks.", class_="scripted"), class_="note"),
-        tag("details", tag("summary", "The figures"), tag("div", table, class_="scroll")),
+        tag("details", tag("summary", "The figures"), tag("div", made, class_="scroll")),
         id="rate",
     )
 
@@ -145,12 +145,12 @@ def _layers(summary: Summary) -> Html:
          number(summary.layers[layer]), number(summary.undecided[layer]))
         for layer in LAYERS
     ]  # fmt: skip
-    table = _table(
+    made = table(
         ("layer", "", "diverged", "undecided"),
         rows,
         caption="Blocks in which a layer differs or could not be evaluated",
     )
-    return tag("section", tag("h2", "Divergences by layer"), table, id="layers")
+    return tag("section", tag("h2", "Divergences by layer"), made, id="layers")
 
 
 def _kinds(summary: Summary) -> Html:
@@ -174,7 +174,7 @@ def _tally(heading: str, what: str, caption: str, top: list[tuple[str, int, int]
         )
         for name, count, blocks in top
     ]
-    inner: list[Inner] = [_table((what, "", "differences", "blocks"), rows, caption=caption) if rows else _none()]
+    inner: list[Inner] = [table((what, "", "differences", "blocks"), rows, caption=caption) if rows else _none()]
     if in_all > len(top):
         inner.append(tag("p", f"{number(in_all - len(top))} more are in the JSON form of this report.", class_="note"))
     return tag("section", tag("h2", heading), *inner, id=identity)
@@ -188,12 +188,12 @@ def _reasons(summary: Summary) -> Html:
          join(tag("b", number(one.height)), ": ", cut(one.error) or "no error recorded"))
         for name, one in reasons
     ]  # fmt: skip
-    table = (
-        _table(("reason", "", "blocks", "for example"), rows, caption="Why blocks could not be decided")
+    made = (
+        table(("reason", "", "blocks", "for example"), rows, caption="Why blocks could not be decided")
         if rows
         else _none()
     )
-    return tag("section", tag("h2", "Undecided, by reason"), table, id="reasons")
+    return tag("section", tag("h2", "Undecided, by reason"), made, id="reasons")
 
 
 def _open_ends(summary: Summary) -> Html:
@@ -207,8 +207,8 @@ def _open_ends(summary: Summary) -> Html:
         )
         for span in spans
     ]
-    table = (
-        _table(("what", "from", "to", "blocks"), rows, caption="Heights without an answer")
+    made = (
+        table(("what", "from", "to", "blocks"), rows, caption="Heights without an answer")
         if rows
         else _none("No gap, no hole, nothing undecided.")
     )
@@ -217,13 +217,13 @@ def _open_ends(summary: Summary) -> Html:
         if in_all > len(spans)
         else None
     )
-    return tag("section", tag("h2", "Gaps and open ends"), tag("div", table, class_="scroll short"), note, id="open")
+    return tag("section", tag("h2", "Gaps and open ends"), tag("div", made, class_="scroll short"), note, id="open")
 
 
 # --- blocks -----------------------------------------------------------------------------------------------------------
 
 
-def _blocks(summary: Summary) -> Html:
+def blocks_section(summary: Summary) -> Html:
     listed = summary.listed()
     if not listed:
         return tag("section", tag("h2", "Blocks that are not clean"), _none("There is none."), id="blocks")
@@ -232,13 +232,13 @@ def _blocks(summary: Summary) -> Html:
          ", ".join(block.kinds) or block.reason, number(block.differences))
         for block in sorted(listed, key=lambda one: (-CODES[one.verdict], one.height))[:FIRST_ROWS]
     ]  # fmt: skip
-    table = _table(("height", "verdict", "layers", "what", "differences"), rows, caption="Blocks that are not clean")
+    made = table(("height", "verdict", "layers", "what", "differences"), rows, caption="Blocks that are not clean")
     left = summary.not_clean - len(listed)
     notes = [tag("p", f"{number(left)} further blocks are not in this page (consensus differences come first): ",
                  tag("code", f"seiops report divergence {summary.place} --from HEIGHT --to HEIGHT"), class_="note") if left > 0 else None,
              tag("p", f"Without scripts only the first {FIRST_ROWS} are shown.", class_="note plain")]  # fmt: skip
     return tag("section", tag("h2", "Blocks that are not clean"), *notes,
-               tag("div", table, id="list", class_="scroll"), id="blocks")  # fmt: skip
+               tag("div", made, id="list", class_="scroll"), id="blocks")  # fmt: skip
 
 
 def payload(summary: Summary) -> dict[str, Any]:
@@ -276,7 +276,7 @@ def _digests(summary: Summary) -> Html | None:
     return tag(
         "section",
         tag("h2", "Whole-state digests"),
-        _table(("height", "normalization", "verdict", "about"), rows),
+        table(("height", "normalization", "verdict", "about"), rows),
         id="digests",
     )
 
@@ -288,10 +288,10 @@ def _runs(summary: Summary) -> Html:
          number(run.pages), _when(run.started, run.ended) if run.started else "–")
         for run in summary.runs
     ]  # fmt: skip
-    table = _table(
+    made = table(
         ("run", "mode", "evidence", "state", "heights", "pages", "from, to"), rows, caption="Runs in this folder"
     )
-    return tag("section", tag("h2", "Runs"), tag("div", table, class_="scroll"), *_run_details(summary), id="runs")
+    return tag("section", tag("h2", "Runs"), tag("div", made, class_="scroll"), *_run_details(summary), id="runs")
 
 
 def _run_details(summary: Summary) -> Iterator[Html]:
@@ -304,10 +304,10 @@ def _run_details(summary: Summary) -> Iterator[Html]:
             ]  # fmt: skip
             failed = sum(check.get("state") == "failed" for check in run.preflight)
             said = f"Preflight of {run.run}: {len(run.preflight)} checks, {failed} failed"
-            table = _table(("state", "check", "traps", "finding", "what to do"), rows)
-            yield tag("details", tag("summary", said), tag("div", table, class_="scroll"))
+            made = table(("state", "check", "traps", "finding", "what to do"), rows)
+            yield tag("details", tag("summary", said), tag("div", made, class_="scroll"))
         if run.params:
-            params = _table(
+            params = table(
                 ("param", "value"), [(name, tag("code", str(value))) for name, value in sorted(run.params.items())]
             )
             yield tag("details", tag("summary", f"Parameters of {run.run}"), params)
@@ -354,7 +354,7 @@ def _none(text: str = "None.") -> Html:
     return tag("p", text, class_="none")
 
 
-def _table(names: Sequence[str], rows: Sequence[Sequence[Inner]], caption: str = "") -> Html:
+def table(names: Sequence[str], rows: Sequence[Sequence[Inner]], caption: str = "") -> Html:
     """The first column heads its row; an unnamed column holds bars. Numbers are set apart by their look."""
     styles = [_style(cell) for cell in rows[0]] if rows else [None] * len(names)
     head = tag("tr", *(tag("th", name, scope="col", class_=style) if name else tag("td", class_="bars")
