@@ -16,6 +16,7 @@ import typer
 from typer.core import TyperGroup
 
 from seiops.cli import digest_localize
+from seiops.cli import digest_options as options
 from seiops.cli import digest_views as views
 from seiops.digest import seidb_cli
 from seiops.digest.arguments import DigestArguments
@@ -47,49 +48,29 @@ app = typer.Typer(
     help="Digest the EVM state of a memiavl, FlatKV or mid-migration store, and find where two stores differ.",
 )
 
-Backend = Annotated[str, typer.Option("--backend", help="flatkv, memiavl or composite.")]
-DbDir = Annotated[str, typer.Option("--db-dir", "-d", help="Root of the FlatKV or memiavl store.")]
-FlatkvDir = Annotated[str, typer.Option("--flatkv-dir", help="composite: root of the FlatKV store.")]
-MemiavlDir = Annotated[str, typer.Option("--memiavl-dir", help="composite: root of the memiavl store.")]
-Height = Annotated[int, typer.Option("--height", help="Height to digest; 0 is the latest (memiavl: `current`).")]
-OpenModeOption = Annotated[str, typer.Option("--memiavl-open-mode", help="snapshot or replay.")]
-NormalizationOption = Annotated[str, typer.Option("--memiavl-normalization", help="semantic or translator.")]
-Engine = Annotated[str, typer.Option("--engine", help="auto, native or reference.")]
-Threads = Annotated[int, typer.Option("--threads", min=1, help="Worker threads of the native engine.")]
-Verify = Annotated[bool, typer.Option("--verify", help="Recompute every hash the store holds, not only checksums.")]
-Format = Annotated[views.Format, typer.Option("--format", help="How to show the result.")]
-FindHash = Annotated[str, typer.Option("--find-hash", help="Print every row with this 32-byte entry hash (hex).")]
-Bucket = Annotated[str, typer.Option("--inspect-bucket", help="account, code, storage or misc.")]
-KeyOffset = Annotated[int, typer.Option("--key-offset", help="Byte of the physical key where the prefix begins.")]
-KeyPrefix = Annotated[str, typer.Option("--key-prefix", help="Hex prefix of the key behind the offset.")]
-ShardBytes = Annotated[int, typer.Option("--shard-next-bytes", help="Group by this many bytes behind the prefix.")]
-List = Annotated[bool, typer.Option("--list", help="List rows instead of grouping them.")]
-ListLimit = Annotated[int, typer.Option("--list-limit", help="Rows to list; 0 lists all.")]
-Details = Annotated[bool, typer.Option("--details", help="With --list: the height of each row where it is known.")]
-
 
 @app.callback()
 def digest(
     ctx: typer.Context,
-    backend: Backend = "",
-    db_dir: DbDir = "",
-    flatkv_dir: FlatkvDir = "",
-    memiavl_dir: MemiavlDir = "",
-    height: Height = 0,
-    memiavl_open_mode: OpenModeOption = "snapshot",
-    memiavl_normalization: NormalizationOption = "semantic",
-    inspect_bucket: Bucket = "",
-    key_offset: KeyOffset = 0,
-    key_prefix: KeyPrefix = "",
-    shard_next_bytes: ShardBytes = 0,
-    list_: List = False,
-    list_limit: ListLimit = 1000,
-    details: Details = False,
-    find_hash: FindHash = "",
-    engine: Engine = "auto",
-    threads: Threads = 1,
-    verify: Verify = False,
-    format_: Format = views.Format.TABLE,
+    backend: options.Backend = "",
+    db_dir: options.DbDir = "",
+    flatkv_dir: options.FlatkvDir = "",
+    memiavl_dir: options.MemiavlDir = "",
+    height: options.Height = 0,
+    memiavl_open_mode: options.OpenMode = "snapshot",
+    memiavl_normalization: options.Normalization = "semantic",
+    inspect_bucket: options.Bucket = "",
+    key_offset: options.KeyOffset = 0,
+    key_prefix: options.KeyPrefix = "",
+    shard_next_bytes: options.ShardBytes = 0,
+    list_: options.List = False,
+    list_limit: options.ListLimit = 1000,
+    details: options.Details = False,
+    find_hash: options.FindHash = "",
+    engine: options.Engine = "auto",
+    threads: options.Threads = 1,
+    verify: options.Verify = False,
+    format_: options.Format = views.Format.TABLE,
 ) -> None:
     """Take one digest (or inspect one bucket, with --inspect-bucket)."""
     if ctx.invoked_subcommand is not None:
@@ -107,18 +88,18 @@ def digest(
 @app.command()
 def inspect(
     bucket: Annotated[str, typer.Argument(help="account, code, storage or misc.")],
-    backend: Backend = "",
-    db_dir: DbDir = "",
-    height: Height = 0,
-    memiavl_normalization: NormalizationOption = "semantic",
-    key_offset: KeyOffset = 4,
-    key_prefix: KeyPrefix = "",
-    shard_next_bytes: ShardBytes = 0,
-    list_: List = False,
-    list_limit: ListLimit = 1000,
-    details: Details = False,
-    engine: Engine = "auto",
-    format_: Format = views.Format.TABLE,
+    backend: options.Backend = "",
+    db_dir: options.DbDir = "",
+    height: options.Height = 0,
+    memiavl_normalization: options.Normalization = "semantic",
+    key_offset: options.KeyOffset = 4,
+    key_prefix: options.KeyPrefix = "",
+    shard_next_bytes: options.ShardBytes = 0,
+    list_: options.List = False,
+    list_limit: options.ListLimit = 1000,
+    details: options.Details = False,
+    engine: options.Engine = "auto",
+    format_: options.Format = views.Format.TABLE,
 ) -> None:
     """Group or list the rows of one bucket. Prefixes count from behind `evm/` unless --key-offset says otherwise."""
     arguments = DigestArguments(
@@ -132,15 +113,15 @@ def inspect(
 @app.command("find-hash")
 def find_hash_command(
     entry_hash: Annotated[str, typer.Argument(help="32-byte entry hash (hex): the XOR of two bucket digests.")],
-    backend: Backend = "",
-    db_dir: DbDir = "",
-    flatkv_dir: FlatkvDir = "",
-    memiavl_dir: MemiavlDir = "",
-    height: Height = 0,
-    memiavl_open_mode: OpenModeOption = "snapshot",
-    memiavl_normalization: NormalizationOption = "semantic",
-    engine: Engine = "auto",
-    format_: Format = views.Format.TABLE,
+    backend: options.Backend = "",
+    db_dir: options.DbDir = "",
+    flatkv_dir: options.FlatkvDir = "",
+    memiavl_dir: options.MemiavlDir = "",
+    height: options.Height = 0,
+    memiavl_open_mode: options.OpenMode = "snapshot",
+    memiavl_normalization: options.Normalization = "semantic",
+    engine: options.Engine = "auto",
+    format_: options.Format = views.Format.TABLE,
 ) -> None:
     """Find the row by which two bucket digests differ."""
     arguments = DigestArguments(
@@ -153,7 +134,10 @@ def find_hash_command(
 
 @app.command()
 def status(
-    db_dir: DbDir = "", height: Height = 0, engine: Engine = "auto", format_: Format = views.Format.TABLE
+    db_dir: options.DbDir = "",
+    height: options.Height = 0,
+    engine: options.Engine = "auto",
+    format_: options.Format = views.Format.TABLE,
 ) -> None:
     """Tell how far a FlatKV store's migration is."""
     try:

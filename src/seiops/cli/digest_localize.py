@@ -11,6 +11,7 @@ from typing import Annotated, Any, NoReturn, ParamSpec
 
 import typer
 
+from seiops.cli import digest_options as options
 from seiops.cli.digest_views import Format, wide_console
 from seiops.digest.arguments import DigestArguments, normalization
 from seiops.digest.engine import Engine, OpenOptions, Shard
@@ -32,20 +33,10 @@ from seiops.digest.localize import (
 )
 from seiops.digest.memiavl.avl import root_hash
 from seiops.digest.sources import OpenedSource, parse_source
+from seiops.digest.treefile import is_url, read_document
 
 SAME, FAILED, DIFFERENT = 0, 1, 2
 P = ParamSpec("P")
-
-SourceArgument = Annotated[
-    str,
-    typer.Argument(metavar="STORE", help="[flatkv:|memiavl:]DIR[@HEIGHT], or composite:FLATKVDIR+MEMIAVLDIR@HEIGHT."),
-]
-Height = Annotated[int, typer.Option("--height", help="Height where the store's name gives none; 0 is the latest.")]
-NormalizationOption = Annotated[str, typer.Option("--memiavl-normalization", help="semantic or translator.")]
-EngineOption = Annotated[str, typer.Option("--engine", help="auto, native or reference.")]
-Threads = Annotated[int, typer.Option("--threads", min=1, help="Worker threads of the native engine.")]
-FormatOption = Annotated[Format, typer.Option("--format", help="table or json.")]
-Output = Annotated[Path | None, typer.Option("--output", "-o", help="File to write; stdout without it.")]
 
 
 def guarded(command: Callable[P, None]) -> Callable[P, None]:
@@ -71,12 +62,12 @@ def register(app: typer.Typer) -> None:
 
 @guarded
 def tree(
-    store: SourceArgument,
-    height: Height = 0,
-    memiavl_normalization: NormalizationOption = "semantic",
-    engine: EngineOption = "auto",
-    threads: Threads = 1,
-    output: Output = None,
+    store: options.Store,
+    height: options.DefaultHeight = 0,
+    memiavl_normalization: options.Normalization = "semantic",
+    engine: options.Engine = "auto",
+    threads: options.Threads = 1,
+    output: options.Output = None,
 ) -> None:
     """Write a store's shard tree: digest and count of every shard, some kilobytes."""
     with _OpenedStore(store, height, memiavl_normalization, engine, threads) as (opened, chosen):
@@ -90,15 +81,15 @@ def tree(
 
 @guarded
 def rows(
-    store: SourceArgument,
+    store: options.Store,
     shards: Annotated[
-        Path, typer.Option("--shards", help="What `seiops digest diff --format json` printed, or a tree.")
+        str, typer.Option("--shards", help="What `seiops digest diff --format json` printed, or a tree (file or URL).")
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Row file to write; .gz compresses.")],
-    height: Height = 0,
-    memiavl_normalization: NormalizationOption = "semantic",
-    engine: EngineOption = "auto",
-    threads: Threads = 1,
+    height: options.DefaultHeight = 0,
+    memiavl_normalization: options.Normalization = "semantic",
+    engine: options.Engine = "auto",
+    threads: options.Threads = 1,
 ) -> None:
     """Export the rows of some shards, for a diff with the same shards of another store."""
     wanted = _read_shards(shards)
@@ -110,7 +101,7 @@ def rows(
 @guarded
 def root(
     db_dir: Annotated[str, typer.Option("--db-dir", "-d", help="Root of the memiavl store.")],
-    height: Height = 0,
+    height: options.DefaultHeight = 0,
     tree: Annotated[str, typer.Option("--tree", help="Tree (module) whose root is wanted.")] = "evm",
 ) -> None:
     """Recompute a memiavl tree's root hash at a height: what the node committed there. Holds the tree in memory."""
@@ -120,14 +111,14 @@ def root(
 
 @guarded
 def diff(
-    a: Annotated[str, typer.Argument(help="A tree file, a row file, or a store as for `tree`.")],
+    a: Annotated[str, typer.Argument(help="A tree (file or URL), a row file, or a store as for `tree`.")],
     b: Annotated[str, typer.Argument(help="The same of the other side.")],
-    height: Height = 0,
+    height: options.DefaultHeight = 0,
     limit: Annotated[int, typer.Option("--limit", help="Keys to print; 0 prints all.")] = 100,
-    memiavl_normalization: NormalizationOption = "semantic",
-    engine: EngineOption = "auto",
-    threads: Threads = 1,
-    format_: FormatOption = Format.TABLE,
+    memiavl_normalization: options.Normalization = "semantic",
+    engine: options.Engine = "auto",
+    threads: options.Threads = 1,
+    format_: options.Format = Format.TABLE,
 ) -> None:
     """Say where two sides differ. Exit 0 the same, 1 could not compare, 2 different.
 
@@ -187,33 +178,29 @@ class _OpenedStore:
 
 
 def _side(name: str, height: int, decoder: str) -> Any:
-    """A tree or row file where the name is a file's, else None: a store to be opened later."""
-    path = Path(name)
-    if not path.is_file():
+    """A tree or row file where the name is a URL's or a file's, else None: a store to be opened later."""
+    if is_url(name):
+        return decode_tree(read_document(name) or {}, name)
+    if not Path(name).is_file():
         parse_source(name, height, normalization(DigestArguments(memiavl_normalization=decoder)))
         return None
-    content = _json(path)
-    return open_row_file(path) if content is None else decode_tree(content, name)
+    content = read_document(name)
+    if content is None or content.get("format") == ROWS_FORMAT:
+        return open_row_file(Path(name))
+    return decode_tree(content, name)
 
 
-def _json(path: Path) -> dict[str, Any] | None:
-    """Content of a tree file, None when the file is something else."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, UnicodeDecodeError):
-        return None
-    return content if isinstance(content, dict) and content.get("format") != ROWS_FORMAT else None
-
-
-def _read_shards(path: Path) -> list[Shard]:
+def _read_shards(name: str) -> list[Shard]:
     """Shards named by a diff's JSON, or all shards of a tree."""
+    content = read_document(name)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        if content is None:
+            raise ValueError("not a JSON object")
         if "shards" in content:
             return [Shard(Bucket(entry["bucket"]), int(entry["index"])) for entry in content["shards"]]
-        return list(decode_tree(content, str(path)).shards)
+        return list(decode_tree(content, name).shards)
     except (KeyError, TypeError, ValueError) as error:
-        raise DigestError(f"{path}: names no shards: {error!r}") from error
+        raise DigestError(f"{name}: names no shards: {error!r}") from error
 
 
 def _finish_shards(trees: list[SideTree], format_: Format) -> NoReturn:

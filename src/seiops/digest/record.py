@@ -44,6 +44,11 @@ def record_key(prefix: str, height: int, normalization: str) -> str:
     return f"{prefix}endpoint-digest-{height}-{normalization}.json.gz"
 
 
+def tree_key(prefix: str, height: int, side: str) -> str:
+    """Object key of a side's shard tree, beside the records of its height."""
+    return f"{prefix}endpoint-digest-{height}-{side}.tree.json.gz"
+
+
 def is_record_key(key: str) -> bool:
     return _KEY.fullmatch(key.rpartition("/")[2]) is not None
 
@@ -55,8 +60,9 @@ def build_record(
     memiavl: SideDigest,
     generated_at: str,
     provenance: Provenance,
+    trees: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """The record of one normalization; `generated_at` is UTC to the second."""
+    """The record of one normalization; `generated_at` is UTC to the second, `trees` the seal of each side's shard tree."""
     per_bucket = {
         name: {
             "flatkv": flatkv.buckets[bucket].digest,
@@ -80,6 +86,7 @@ def build_record(
         "rows": {"flatkv": flatkv.count, "memiavl": memiavl.count},
         "engine": provenance.engine,
         "engine_versions": dict(provenance.versions),
+        **({"shard_trees": dict(trees)} if trees else {}),
     }
 
 

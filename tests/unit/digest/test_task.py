@@ -13,8 +13,11 @@ from typing import Any, cast
 
 import aiohttp
 import pytest
+from typer.testing import CliRunner
 from watchfiles import awatch
 
+from seiops.cli.digest import app as digest_cli
+from seiops.digest.localize import decode_tree
 from seiops.sidecar import settings
 from seiops.sidecar.task import TaskContext, TaskError
 from seiops.sidecar.tasks.evm_logical_digest import run
@@ -140,6 +143,48 @@ async def test_our_engine_proves_a_recorded_store(world: World, unpacked: Unpack
     assert {side["version"] for side in result["sides"].values()} == {8}
 
 
+async def test_shard_trees_are_published_beside_the_records_and_sealed(world: World, unpacked: Unpacker) -> None:
+    folder = unpacked("migrating")
+    world.flatkv_dir = folder / "FLATDIR"
+    result = await world.run(engine="native", memiavlDir=str(folder / "MEMDIR"), height=9)
+    assert result["match"] is False
+    assert [tree["side"] for tree in result["shardTrees"]] == ["flatkv", "memiavl"]
+    finals = {}
+    for tree in result["shardTrees"]:
+        assert tree["key"] == f"dig/endpoint-digest-9-{tree['side']}.tree.json.gz"
+        payload = gzip.decompress((world.bucket / tree["key"]).read_bytes())
+        assert hashlib.sha256(payload).hexdigest() == tree["sha256"]
+        read = decode_tree(json.loads(payload), tree["key"])
+        assert read.version == 9
+        finals[tree["side"]] = read.final
+    sides = result["sides"]
+    assert finals == {"flatkv": sides["flatkv"]["final"], "memiavl": sides["memiavl/semantic"]["final"]}
+    seals = {tree["side"]: tree["sha256"] for tree in result["shardTrees"]}
+    for entry in result["records"]:
+        record = json.loads(gzip.decompress((world.bucket / entry["key"]).read_bytes()))
+        assert record["shard_trees"] == seals
+    urls = [f"{world.bucket.as_uri()}/{tree['key']}" for tree in result["shardTrees"]]
+    found = await asyncio.to_thread(CliRunner().invoke, digest_cli, ["diff", *urls, "--format", "json"])
+    assert found.exit_code == 2, found.output
+    assert json.loads(found.output)["shards"]
+
+
+async def test_shard_trees_can_be_left_out(world: World, unpacked: Unpacker) -> None:
+    folder = unpacked("tiny")
+    world.flatkv_dir = folder / "FLATDIR"
+    result = await world.run(engine="native", memiavlDir=str(folder / "MEMDIR"), height=8, shardTrees=False)
+    assert result["shardTrees"] == []
+    assert not any("tree" in name for name in world.published())
+
+
+async def test_seidb_makes_no_shard_trees(world: World) -> None:
+    path = world.printing(report("flatkv"), report("memiavl"))
+    result = await world.run(seidbPath=path)
+    assert result["shardTrees"] == []
+    record = json.loads(gzip.decompress((world.bucket / result["records"][0]["key"]).read_bytes()))
+    assert "shard_trees" not in record
+
+
 async def test_stores_that_differ_complete_with_the_verdict_or_fail_on_request(
     world: World, unpacked: Unpacker
 ) -> None:
@@ -152,7 +197,7 @@ async def test_stores_that_differ_complete_with_the_verdict_or_fail_on_request(
     }
     result = await world.run(**params)
     assert result["match"] is False
-    assert len(world.published()) == 2
+    assert len(world.published()) == 4
     with pytest.raises(TaskError, match="the digests differ at height 9") as failed:
         await world.run(**params, failOnMismatch=True)
     assert failed.value.result is not None
