@@ -6,6 +6,7 @@ A node answers `GET` and, unless told otherwise, `POST` batches; every answer ca
 from __future__ import annotations
 
 import asyncio
+import base64
 import gzip
 import json
 import logging
@@ -97,6 +98,13 @@ class Node:
     hung: asyncio.Event = field(default_factory=asyncio.Event)
     comet_url: str = ""
     evm_url: str = ""
+    metrics: str = ""
+    own_app_hash: dict[str, Any] | None = None
+
+    def commits(self, height: int, app_hash: str) -> None:
+        """What the node itself computed, hexadecimal, as `/abci_info` tells it."""
+        told = base64.b64encode(bytes.fromhex(app_hash)).decode()
+        self.own_app_hash = {"last_block_height": str(height), "last_block_app_hash": told}
 
     def plant(self, method: str, height: int, *answers: Any) -> None:
         """Answers are documents, `(status, text)` pairs, or texts given as they are."""
@@ -124,6 +132,10 @@ class Node:
             if answers := self.planted.get(("status", 0)):
                 return _response(self._next(answers))
             return web.json_response(self.status())
+        if path == "/metrics" and self.metrics:
+            return web.Response(text=self.metrics)
+        if path == "/abci_info" and self.own_app_hash is not None:
+            return web.json_response({"response": self.own_app_hash})
         if path not in ("/block", "/block_results"):
             return _response((404, "404 page not found"))
         await self._maybe_hang(path[1:], int(query))

@@ -13,8 +13,9 @@ from rich.console import Console
 from rich.table import Table
 
 from seiops.shadow import assemble, preflight
-from seiops.shadow.preflight import Check
+from seiops.shadow.preflight import Preflight
 from seiops.shadow.request import Request, RequestError
+from seiops.shadow.traps import Check, Plan
 from seiops.sidecar.tasks.export_migration import migration_facts
 
 app = typer.Typer(no_args_is_help=True, help="Compare two nodes.")
@@ -59,23 +60,27 @@ def check(
         _fail(f"--output is {output!r}; use text or json")
     try:
         request.check()
-        checks = asyncio.run(_run(request, chain_id))
+        found = asyncio.run(_run(request, chain_id))
     except RequestError as error:
         _fail(str(error).removeprefix("result-export: "))
-    stops = preflight.stopping(checks)
+    stops = found.stopping
     if output == "json":
-        document: dict[str, Any] = {"checks": [one.wire() for one in checks], "stops": [one.name for one in stops]}
+        document: dict[str, Any] = {
+            "checks": [one.wire() for one in found.checks],
+            "stops": [one.name for one in stops],
+            "nodes": found.nodes,
+        }
         sys.stdout.write(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode() + "\n")
     else:
-        _show(checks)
+        _show(found.checks)
     raise typer.Exit(2 if strict and stops else 0)
 
 
-async def _run(request: Request, chain_id: str) -> list[Check]:
+async def _run(request: Request, chain_id: str) -> Preflight:
     async with aiohttp.ClientSession() as session:
         start = request.start_height or 1
         comparator = assemble.comparator(request, session, start)
-        plan = preflight.Plan(request, start, chain_id, migration=migration_facts)
+        plan = Plan(request, start, chain_id, migration=migration_facts)
         return await preflight.run(plan, comparator, session)
 
 

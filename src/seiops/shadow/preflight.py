@@ -1,100 +1,44 @@
 """The traps of a comparison, checked before it starts (docs/contracts/shadow.md 1.4 and 9.5).
 
 A comparison of two equal nodes, or of two nodes that cannot answer, looks perfect. Every check says what it found and what
-to do; what could not be probed is `not checked`, never passed. Names are stable: they stand in results and manifests.
+to do.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any
 
 import aiohttp
 
 from seiops.shadow.compare import Comparator
-from seiops.shadow.request import Request
+from seiops.shadow.preflight_facts import gather_facts, identities
+from seiops.shadow.preflight_probes import PROBES
+from seiops.shadow.traps import Check, Plan, Probe, Scene
 
-State = Literal["held", "failed", "note", "not checked"]
 PROBE_TIMEOUT_S = 15.0
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
-    """One trap. `traps`: the T-numbers it covers. `configured`: its probe was asked for, so strict needs its answer."""
+class Preflight:
+    """The checks in a fixed order, and who the two nodes said they are, by side."""
 
-    name: str
-    traps: str
-    state: State
-    finding: str
-    advice: str = ""
-    configured: bool = False
+    checks: list[Check]
+    nodes: dict[str, dict[str, Any]]
 
-    def wire(self) -> dict[str, Any]:
-        found: dict[str, Any] = {"check": self.name, "traps": self.traps, "state": self.state, "finding": self.finding}
-        if self.advice and self.state != "held":
-            found["advice"] = self.advice
-        return found
+    @property
+    def stopping(self) -> list[Check]:
+        """The checks that stop a strict run: those that failed, and configured ones that could not be carried out."""
+        return [one for one in self.checks if one.state == "failed" or (one.state == "not checked" and one.configured)]
 
 
-@dataclass(frozen=True, slots=True)
-class MigrationFacts:
-    """What the FlatKV store itself says: `complete` once every key has moved; `started` is false for untouched stores."""
-
-    height: int
-    complete: bool
-    started: bool
-
-
-Migration = Callable[[str], Awaitable[MigrationFacts]]
-"""Reads the migration's state out of a store directory; raises OSError or ValueError."""
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What a preflight needs to know of the run: its request, where it starts and what is configured."""
-
-    request: Request
-    start: int
-    chain_id: str = ""
-    warning: str = ""
-    prefix_taken: Callable[[], Awaitable[bool | None]] | None = None
-    migration: Migration | None = None
-
-
-@dataclass(slots=True)
-class Scene:
-    """Everything the probes read once and share. Absent answers carry their reason under the same name in `missing`."""
-
-    plan: Plan
-    comparator: Comparator
-    http: aiohttp.ClientSession
-    facts: dict[str, Any] = field(default_factory=dict)
-    missing: dict[str, str] = field(default_factory=dict)
-
-    def both(self, name: str) -> tuple[Any, Any] | None:
-        """A fact of both sides, None when one of them is missing."""
-        keys = (f"shadow {name}", f"canonical {name}")
-        return (self.facts[keys[0]], self.facts[keys[1]]) if all(key in self.facts for key in keys) else None
-
-    def why(self, name: str) -> str:
-        """Why a fact of both sides is not there."""
-        said = [self.missing[key] for key in (f"shadow {name}", f"canonical {name}") if key in self.missing]
-        return "; ".join(said) or "not available"
-
-
-Probe = Callable[[Scene], Awaitable[list[Check]]]
-
-
-async def run(plan: Plan, comparator: Comparator, http: aiohttp.ClientSession) -> list[Check]:
-    """All checks in a fixed order. Never raises for what a node does; each probe has a deadline."""
-    from seiops.shadow import preflight_probes
-
+async def run(plan: Plan, comparator: Comparator, http: aiohttp.ClientSession) -> Preflight:
+    """Never raises for what a node does; each probe has a deadline."""
     scene = Scene(plan, comparator, http)
-    await preflight_probes.gather_facts(scene)
-    found = await asyncio.gather(*(_within(probe, scene) for probe in preflight_probes.PROBES))
-    return [check for checks in found for check in checks]
+    await gather_facts(scene)
+    found = await asyncio.gather(*(_within(probe, scene) for probe in PROBES))
+    return Preflight([check for checks in found for check in checks], identities(scene))
 
 
 async def _within(probe: Probe, scene: Scene) -> list[Check]:
@@ -104,8 +48,3 @@ async def _within(probe: Probe, scene: Scene) -> list[Check]:
             return await probe(scene)
     except TimeoutError:
         return [Check(name, "", "not checked", f"no answer within {PROBE_TIMEOUT_S:g} s")]
-
-
-def stopping(checks: Sequence[Check]) -> list[Check]:
-    """The checks that stop a strict run: those that failed, and configured ones that could not be carried out."""
-    return [check for check in checks if check.state == "failed" or (check.state == "not checked" and check.configured)]

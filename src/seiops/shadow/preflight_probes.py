@@ -3,93 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import re
+import base64
 from collections.abc import Sequence
 from typing import Any
 
-import aiohttp
 import orjson
 
 from seiops.seid.bulk import Want
 from seiops.seid.comet import CometError
 from seiops.seid.evm import Call, EvmError
-from seiops.shadow.preflight import Check, Probe, Scene, State
+from seiops.shadow.preflight_facts import engines, family, heights, value, versions
 from seiops.shadow.receipts import ShapeError, parse_block
 from seiops.shadow.sides import Side
 from seiops.shadow.touched import TraceError, parse_count, parse_trace
+from seiops.shadow.traps import Check, MigrationFacts, Probe, Scene, State
 
 _AHEAD = 100
 _ARCHIVE_MARGIN = 1000
-_SAMPLE = 50
-"""Blocks whose receipts are looked at for shapes and settings."""
-_METRIC = re.compile(r"^(sei_chain_[a-zA-Z0-9_]+)(?:\{([^}]*)\})? ([0-9.eE+-]+)", re.MULTILINE)
 _ZERO_ADDRESS = "0x" + "00" * 20
-_STATUS_TIMEOUT_S = 3.0
-
-
-async def gather_facts(scene: Scene) -> None:
-    """Statuses, version, metrics and a sample of results of both nodes, read at once."""
-    sides = (scene.comparator.shadow, scene.comparator.canonical)
-    request = scene.plan.request
-    urls = {"shadow": request.shadow_metrics, "canonical": request.canonical_metrics}
-    await asyncio.gather(
-        *(_status(scene, side) for side in sides),
-        *(_abci(scene, side) for side in sides),
-        *(_sample(scene, side) for side in sides),
-        *(_metrics(scene, name, url) for name, url in urls.items()),
-    )
-
-
-async def _status(scene: Scene, side: Side) -> None:
-    key = f"{side.name} status"
-    try:
-        scene.facts[key] = await side.comet.client.result("/status", timeout_s=_STATUS_TIMEOUT_S)
-    except CometError as error:
-        scene.missing[key] = f"{side.name} /status: {error}"
-
-
-async def _abci(scene: Scene, side: Side) -> None:
-    key = f"{side.name} abci"
-    try:
-        found = await side.comet.client.result("/abci_info", timeout_s=_STATUS_TIMEOUT_S)
-        response = found.get("response")
-        scene.facts[key] = response if isinstance(response, dict) else {}
-    except CometError as error:
-        scene.missing[key] = f"{side.name} /abci_info: {error}"
-
-
-async def _sample(scene: Scene, side: Side) -> None:
-    key = f"{side.name} sample"
-    end = scene.plan.request.end_height or scene.plan.start + _SAMPLE - 1
-    heights = range(scene.plan.start, min(scene.plan.start + _SAMPLE - 1, end) + 1)
-    bodies = await side.comet.read([Want("block_results", height) for height in heights])
-    found: dict[int, list[dict[str, Any]]] = {}
-    for height, body in zip(heights, bodies, strict=True):
-        if isinstance(body, bytes):
-            results = orjson.loads(body).get("txs_results") or []
-            found[height] = [receipt for receipt in results if isinstance(receipt, dict)]
-    if found:
-        scene.facts[key] = found
-    else:
-        scene.missing[key] = f"{side.name}: no block results at {scene.plan.start}"
-
-
-async def _metrics(scene: Scene, name: str, url: str) -> None:
-    key = f"{name} metrics"
-    if not url:
-        scene.missing[key] = f"{name}Metrics is not given"
-        return
-    try:
-        timeout = aiohttp.ClientTimeout(total=10)
-        async with scene.http.get(url, timeout=timeout) as answer:
-            if answer.status != 200:
-                scene.missing[key] = f"{url}: HTTP {answer.status}"
-                return
-            text = await answer.text()
-    except (aiohttp.ClientError, OSError, ValueError, TimeoutError) as error:
-        scene.missing[key] = f"{url}: {error or type(error).__name__}"
-        return
-    scene.facts[key] = [(match[1], match[2] or "", float(match[3])) for match in _METRIC.finditer(text)]
 
 
 def _judge(name: str, traps: str, good: bool, finding: str, advice: str) -> Check:
@@ -98,14 +29,6 @@ def _judge(name: str, traps: str, good: bool, finding: str, advice: str) -> Chec
 
 def _unchecked(name: str, traps: str, why: str, configured: bool = False) -> Check:
     return Check(name, traps, "not checked", why, "give the probe what it needs, or check by hand", configured)
-
-
-def _heights(status: dict[str, Any]) -> tuple[int, int, int]:
-    """Latest, earliest, and the highest a peer is known to have; zero where not told."""
-    sync = status.get("sync_info") or {}
-    names = ("latest_block_height", "earliest_block_height", "max_peer_block_height")
-    latest, earliest, peers = (int(text) if (text := str(sync.get(name) or "0")).isdigit() else 0 for name in names)
-    return latest, earliest, peers
 
 
 async def two_nodes_of_one_chain(scene: Scene) -> list[Check]:
@@ -130,7 +53,7 @@ async def who_is_ahead(scene: Scene) -> list[Check]:
     if both is None:
         return [_unchecked(name, traps, scene.why("status")) for name, traps in
                 (("right-direction", "T7"), ("retained-history", "T9"), ("same-base", "T1"), ("keeps-up", "T25 T26"))]  # fmt: skip
-    (ours, our_base, our_peers), (theirs, their_base, _) = (_heights(status) for status in both)
+    (ours, our_base, our_peers), (theirs, their_base, _) = (heights(status) for status in both)
     end = scene.plan.request.end_height
     ahead = theirs >= ours + _AHEAD or bool(end and min(ours, theirs) >= end)
     start = scene.plan.start
@@ -155,28 +78,17 @@ async def same_software(scene: Scene) -> list[Check]:
     if statuses is None and infos is None:
         checks.append(_unchecked("same-software", "T1", scene.why("abci")))
     else:
-        versions = [_versions(scene, side) for side in ("shadow", "canonical")]
-        checks.append(_judge("same-software", "T1", versions[0] == versions[1], f"versions {versions[0]} and {versions[1]}",
+        told = [versions(scene, side) for side in ("shadow", "canonical")]
+        checks.append(_judge("same-software", "T1", told[0] == told[1], f"versions {told[0]} and {told[1]}",
                              "run the same image on both nodes: what differs between releases is no finding"))  # fmt: skip
     if statuses is None:
         checks.append(_unchecked("not-an-archive", "T1", scene.why("status")))
     else:
-        _, base, _ = _heights(statuses[1])
+        _, base, _ = heights(statuses[1])
         archive = base == 1 and scene.plan.start > _ARCHIVE_MARGIN
         checks.append(_judge("not-an-archive", "T1", not archive, f"canonical keeps from {base}, the run starts at {scene.plan.start}",
                              "compare two replay nodes of one image; an archive serves results of the binary of the day"))  # fmt: skip
     return checks
-
-
-def _versions(scene: Scene, side: str) -> str:
-    status = scene.facts.get(f"{side} status") or {}
-    info = scene.facts.get(f"{side} abci") or {}
-    parts = [
-        (status.get("node_info") or {}).get("version"),
-        (status.get("application_info") or {}).get("version"),
-        info.get("version"),
-    ]
-    return "/".join(str(part) for part in parts if part)
 
 
 async def two_engines(scene: Scene) -> list[Check]:
@@ -190,30 +102,18 @@ async def two_engines(scene: Scene) -> list[Check]:
             _unchecked("two-engines", "T23 T24", why, configured),
             _unchecked("clean-baseline", "T2", why, configured),
         ]
-    engines = [_engines(metrics) for metrics in both]
-    shown = " and ".join("+".join(sorted(engine)) or "none" for engine in engines)
-    skipped = [_value(metrics, "sei_chain_sei_unsafe_validation_skipped_total") for metrics in both]
-    plain = [not _family(metrics, "sei_chain_seidb_migration_") for metrics in both]
-    baseline = any(engine == {"memiavl"} and clean for engine, clean in zip(engines, plain, strict=True))
+    seen = [engines(metrics) for metrics in both]
+    shown = " and ".join("+".join(sorted(engine)) or "none" for engine in seen)
+    skipped = [value(metrics, "sei_chain_sei_unsafe_validation_skipped_total") for metrics in both]
+    plain = [not family(metrics, "sei_chain_seidb_migration_") for metrics in both]
+    baseline = any(engine == {"memiavl"} and clean for engine, clean in zip(seen, plain, strict=True))
     return [
-        _judge("two-engines", "T23 T24", engines[0] != engines[1],
+        _judge("two-engines", "T23 T24", seen[0] != seen[1],
                f"engines {shown}; app-hash mismatches swallowed {skipped[0]:g} and {skipped[1]:g}",
                "write sc-write-mode-enable-auto = false next to sc-write-mode in app.toml: without it the mode is ignored"),
         _judge("clean-baseline", "T2", baseline, f"engines {shown}",
                "one node has to run memIAVL only and show no sei_chain_seidb_migration_* series"),
     ]  # fmt: skip
-
-
-def _family(metrics: Sequence[tuple[str, str, float]], prefix: str) -> bool:
-    return any(name.startswith(prefix) for name, _, _ in metrics)
-
-
-def _engines(metrics: Sequence[tuple[str, str, float]]) -> set[str]:
-    return {name for name in ("memiavl", "flatkv") if _family(metrics, f"sei_chain_{name}_")}
-
-
-def _value(metrics: Sequence[tuple[str, str, float]], name: str) -> float:
-    return sum(value for found, _, value in metrics if found == name)
 
 
 async def migration_complete(scene: Scene) -> list[Check]:
@@ -226,22 +126,67 @@ async def migration_complete(scene: Scene) -> list[Check]:
             facts = await plan.migration(plan.request.flatkv_dir)
         except (OSError, ValueError) as error:
             return [_unchecked(name, traps, f"{plan.request.flatkv_dir}: {error}", configured=True)]
-        if facts.complete or not facts.started:
-            said = (
-                "complete" if facts.complete else "no migration was ever started (FlatKV from the beginning, or empty)"
-            )
-            state: State = "held" if facts.complete else "note"
-            return [Check(name, traps, state, f"the store at {facts.height} says: {said}", advice)]
-        return [Check(name, traps, "failed", f"the store at {facts.height} says: in progress", advice)]
+        said, state = _migration_said(facts)
+        return [Check(name, traps, state, f"the store at {facts.height} says: {said}", advice)]
     found = [scene.facts[key] for key in ("shadow metrics", "canonical metrics") if key in scene.facts]
-    versions = [_value(metrics, "sei_chain_seidb_migration_version") for metrics in found
-                if _family(metrics, "sei_chain_seidb_migration_version")]  # fmt: skip
-    if versions:
-        return [_judge(name, traps, min(versions) >= 1, f"migration version {min(versions):g}", advice)]
+    told = [value(metrics, "sei_chain_seidb_migration_version") for metrics in found
+                if family(metrics, "sei_chain_seidb_migration_version")]  # fmt: skip
+    if told:
+        return [_judge(name, traps, min(told) >= 1, f"migration version {min(told):g}", advice)]
     why = "no sei_chain_seidb_migration_version (it disappears at the restart after the migration); give flatkvDir"
     configured = bool(plan.request.shadow_metrics or plan.request.canonical_metrics)
-    mixed = any(_engines(metrics) == {"memiavl", "flatkv"} for metrics in found)
+    mixed = any(engines(metrics) == {"memiavl", "flatkv"} for metrics in found)
     return [_unchecked(name, traps, why, configured and mixed)]
+
+
+def _migration_said(facts: MigrationFacts) -> tuple[str, State]:
+    if facts.complete:
+        return "complete", "held"
+    if facts.started:
+        return "in progress", "failed"
+    if facts.empty:
+        return "no EVM row at all: every read is still answered by memIAVL", "failed"
+    return "no migration was ever started: FlatKV from the beginning, or imported", "note"
+
+
+async def commits_its_own(scene: Scene) -> list[Check]:
+    """Whether each node's own app hash is the network's: two engines cannot both commit what the network commits.
+
+    `/abci_info` tells the hash a node computed itself, and only at its tip; the header of the next block tells the network's.
+    """
+    name, traps = "own-app-hashes", "T23 T24"
+    sides = (scene.comparator.shadow, scene.comparator.canonical)
+    told = await asyncio.gather(*(_commits_as_the_network(scene, side, sides) for side in sides))
+    if any(isinstance(one, str) for one in told):
+        why = "; ".join(f"{side.name}: {one}" for side, one in zip(sides, told, strict=True) if isinstance(one, str))
+        return [Check(name, traps, "not checked", why, "ask again while both nodes make progress")]
+    finding = ", ".join(
+        f"{side.name} computes {'the same as' if one else 'other than'} the network"
+        for side, one in zip(sides, told, strict=True)
+    )
+    return [_judge(name, traps, not all(told), finding,
+                   "both nodes commit like the network: they run one engine; see sc-write-mode-enable-auto in app.toml")]  # fmt: skip
+
+
+async def _commits_as_the_network(scene: Scene, side: Side, sides: tuple[Side, Side]) -> bool | str:
+    """A text where it cannot be told: no own hash, or no node has the next block yet."""
+    info = scene.facts.get(f"{side.name} abci")
+    height, own = str((info or {}).get("last_block_height") or ""), (info or {}).get("last_block_app_hash")
+    if not height.isdigit() or not isinstance(own, str):
+        return scene.missing.get(f"{side.name} abci") or "/abci_info tells no app hash"
+    try:
+        computed = base64.b64decode(own, validate=True)
+    except ValueError:
+        return f"/abci_info: last_block_app_hash is {own[:80]!r}"
+    following = int(height) + 1
+    for asked in sides:
+        (body,) = await asked.comet.read([Want("block", following)])
+        try:
+            if isinstance(body, bytes):
+                return parse_block(body, following).app_hash.lower() == computed.hex()
+        except ShapeError:
+            continue
+    return f"neither node has block {following} yet"
 
 
 async def traces_work(scene: Scene) -> list[Check]:
@@ -280,7 +225,7 @@ async def _trace_problem(asked: Any) -> str | None:
 def _probe_heights(scene: Scene) -> list[int]:
     """Just above the start (the first block of a restored node has no parent to trace from), and near the end."""
     status = scene.facts.get("shadow status")
-    latest = _heights(status)[0] if status else 0
+    latest = heights(status)[0] if status else 0
     end = min(latest, scene.plan.request.end_height or latest)
     low = scene.plan.start + 1
     return [low, end] if end > low else [low]
@@ -422,6 +367,7 @@ PROBES: tuple[Probe, ...] = (
     who_is_ahead,
     same_software,
     two_engines,
+    commits_its_own,
     migration_complete,
     traces_work,
     state_is_readable,

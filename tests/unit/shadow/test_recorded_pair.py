@@ -18,6 +18,7 @@ from seidev.chain import Answer, ChainServer, Recording, Replay, Window
 from seiops.shadow import assemble, preflight
 from seiops.shadow.loop import Course
 from seiops.shadow.request import Request
+from seiops.shadow.traps import Plan
 from support.shadow_nodes import Heard, loop_for, pages_in, shelf_in
 
 DATA = Path(__file__).resolve().parents[2] / "data" / "chain"
@@ -147,12 +148,13 @@ async def test_preflight_of_the_recorded_pair(strict: bool) -> None:
                           shadow_evm_rpc=ours.evm_url, canonical_evm_rpc=theirs.evm_url, end_height=LAST,
                           start_height=FIRST, **extra)  # fmt: skip
         comparator = assemble.comparator(request, session, FIRST)
-        plan = preflight.Plan(request, FIRST, "seiops-local-1")
-        checks = await preflight.run(plan, comparator, session)
+        plan = Plan(request, FIRST, "seiops-local-1")
+        found = await preflight.run(plan, comparator, session)
+    checks = found.checks
     states = {check.name: check.state for check in checks}
     for name in ("distinct-nodes", "same-chain", "right-direction", "retained-history", "traces-work", "executors",
                  "event-settings", "lenient-decoder", "headers-mean-something", "same-software", "state-readable", "keeps-up"):  # fmt: skip
         assert states[name] == "held", (name, [check.wire() for check in checks if check.name == name])
     assert states["two-engines"] == "not checked"
-    stops = {check.name for check in preflight.stopping(checks)}
+    stops = {check.name for check in found.stopping}
     assert ("two-engines" in stops) is strict

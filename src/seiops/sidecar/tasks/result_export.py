@@ -22,6 +22,7 @@ from seiops.shadow.manifest import ChainHead, What, Writer
 from seiops.shadow.pages import Shelf
 from seiops.shadow.progress import ProgressError, RunKey, Start
 from seiops.shadow.request import COMPARE, Request, RequestError
+from seiops.shadow.traps import Plan
 from seiops.shadow.verdicts import overall
 from seiops.sidecar.task import Params, TaskContext, TaskError
 from seiops.sidecar.tasks.buckets import open_bucket, store_failure
@@ -119,11 +120,11 @@ async def _compare(ctx: TaskContext, request: Request, start: Start) -> dict[str
             "attrs": {"start-height": start.height, "canonical-rpc": request.canonical_rpc, "bucket": request.bucket}
         },
     )
-    checks = await _preflight(ctx, request, start, comparator)
+    checked = await _preflight(ctx, request, start, comparator)
     shelf.opening = What(
         "run",
         pages.now(),
-        info={"params": request.published(), "startHeight": start.height, "preflight": checks, "task": ctx.task_id},
+        info={"params": request.published(), "startHeight": start.height, "task": ctx.task_id} | checked,
     )
     layer_h = _hash_logs(ctx, request)
     watcher = TaskWatcher(ctx, shelf, request.end_height)
@@ -138,7 +139,7 @@ async def _compare(ctx: TaskContext, request: Request, start: Start) -> dict[str
         settle=layer_h.settle if layer_h is not None else None,
         annotate=layer_h.annotate if layer_h is not None else None,
     )
-    outcome = _Outcome(start, request, checks=checks, loop=loop)
+    outcome = _Outcome(start, request, checks=checked.get("preflight", []), loop=loop)
     try:
         reason = await loop.run()
         await shelf.close(What("end", pages.now(), counts=shelf.progress.counts, info={"reason": reason}))
@@ -158,10 +159,11 @@ def _hash_logs(ctx: TaskContext, request: Request) -> HashLogLayer | None:
     return HashLogLayer.open(request.hash_log, folder, request.canonical_hash_log, request.region, request.migration)
 
 
-async def _preflight(ctx: TaskContext, request: Request, start: Start, comparator: Comparator) -> list[dict[str, Any]]:
+async def _preflight(ctx: TaskContext, request: Request, start: Start, comparator: Comparator) -> dict[str, Any]:
+    """Members `preflight` and `nodes` of the manifest's first entry; empty where it is off. Raises TaskError if strict."""
     if request.preflight == "off":
-        return []
-    plan = preflight.Plan(
+        return {}
+    plan = Plan(
         request,
         start.height,
         ctx.settings.chain_id,
@@ -169,17 +171,15 @@ async def _preflight(ctx: TaskContext, request: Request, start: Start, comparato
         lambda: _prefix_taken(request, start),
         migration_facts,
     )
-    checks = await preflight.run(plan, comparator, ctx.http)
-    for check in checks:
+    found = await preflight.run(plan, comparator, ctx.http)
+    checks = [check.wire() for check in found.checks]
+    for check in found.checks:
         if check.state == "failed":
             ctx.log.warning("preflight check failed", extra={"attrs": check.wire()})
-    stops = preflight.stopping(checks)
-    if request.preflight == "strict" and stops:
-        text = "; ".join(f"{check.name}: {check.finding}; {check.advice}" for check in stops)
-        raise TaskError(
-            f"{TASK}: preflight: {text}", retryable=False, result={"preflight": [check.wire() for check in checks]}
-        )
-    return [check.wire() for check in checks]
+    if request.preflight == "strict" and found.stopping:
+        text = "; ".join(f"{check.name}: {check.finding}; {check.advice}" for check in found.stopping)
+        raise TaskError(f"{TASK}: preflight: {text}", retryable=False, result={"preflight": checks})
+    return {"preflight": checks, "nodes": found.nodes}
 
 
 async def _prefix_taken(request: Request, start: Start) -> bool | None:
