@@ -3,13 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
-import socket
-import sys
-import uuid
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,41 +13,8 @@ from seiops.objectstore import open_store
 from seiops.shadow.manifest import read_chain
 from support.hash_logs import folder
 from support.shadow_nodes import Node, pages_in, serving
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-@asynccontextmanager
-async def sidecar(home: Path) -> AsyncIterator[tuple[str, asyncio.subprocess.Process]]:
-    """Its URL and the process; killed at the end if it still runs."""
-    port = _free_port()
-    names = ("SEI_GENESIS_BUCKET", "SEI_GENESIS_REGION", "SEI_SNAPSHOT_BUCKET", "SEI_SNAPSHOT_REGION")
-    environment = {
-        **os.environ, **dict.fromkeys(names, "none"), "SEI_CHAIN_ID": "test-1", "SEI_HOME": str(home),
-        "SEI_SIDECAR_PORT": str(port), "SEI_SIDECAR_BIND_HOST": "127.0.0.1",
-    }  # fmt: skip
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "seiops.sidecar", "serve", env=environment, stdout=asyncio.subprocess.DEVNULL
-    )
-    try:
-        async with asyncio.timeout(60):
-            while True:
-                try:
-                    _, writer = await asyncio.open_connection("127.0.0.1", port)
-                    writer.close()
-                    break
-                except OSError:
-                    await asyncio.sleep(0.05)
-        yield f"http://127.0.0.1:{port}", process
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+from support.sidecar_process import sidecar, submit, until
+from support.sidecar_process import task as task_of
 
 
 def _params(shadow: Node, canonical: Node, home: Path, **changes: Any) -> dict[str, Any]:
@@ -62,29 +23,6 @@ def _params(shadow: Node, canonical: Node, home: Path, **changes: Any) -> dict[s
         "rpcEndpoint": shadow.comet_url, "canonicalRpc": canonical.comet_url,
         "migrationMode": True, "continueOnDivergence": True,
     } | changes  # fmt: skip
-
-
-async def _submit(url: str, params: dict[str, Any], kind: str = "result-export") -> str:
-    task_id = str(uuid.uuid4())
-    body = {"id": task_id, "type": kind, "params": params}
-    async with aiohttp.ClientSession() as session, session.post(f"{url}/v0/tasks", json=body) as answer:
-        assert answer.status == 201, await answer.text()
-    return task_id
-
-
-async def _task(url: str, task_id: str) -> dict[str, Any] | None:
-    async with aiohttp.ClientSession() as session, session.get(f"{url}/v0/tasks/{task_id}") as answer:
-        found: dict[str, Any] = await answer.json()
-        return found if answer.status == 200 else None
-
-
-async def _until(url: str, task_id: str, condition: Any) -> dict[str, Any]:
-    async with asyncio.timeout(120):
-        while True:
-            task = await _task(url, task_id)
-            if task is not None and condition(task):
-                return task
-            await asyncio.sleep(0.05)
 
 
 def _at(height: int) -> Any:
@@ -102,14 +40,14 @@ async def test_stopped_process_leaves_a_survey_that_goes_on(tmp_path: Path) -> N
     async with serving(shadow, canonical):
         params = _params(shadow, canonical, tmp_path, endHeight=250)
         async with sidecar(home) as (url, process):
-            task_id = await _submit(url, params)
-            await _until(url, task_id, _at(130))
+            task_id = await submit(url, params)
+            await until(url, task_id, _at(130))
             process.send_signal(signal.SIGTERM)
             assert await asyncio.wait_for(process.wait(), 40) == 0
         assert _heights(tmp_path) == list(range(1, 131))
         shadow.latest = 300
         async with sidecar(home) as (url, _):
-            task = await _until(url, task_id, lambda task: task["status"] != "running")
+            task = await until(url, task_id, lambda task: task["status"] != "running")
     assert (task["status"], task["result"]["verdict"]) == ("completed", "clean")
     assert _heights(tmp_path) == list(range(1, 251))
     assert task["result"]["counts"] == {"clean": 250}
@@ -122,14 +60,14 @@ async def test_killed_process_repeats_at_most_an_unfinished_page(tmp_path: Path)
     home = tmp_path / "home"
     async with serving(shadow, canonical):
         async with sidecar(home) as (url, process):
-            task_id = await _submit(url, _params(shadow, canonical, tmp_path, endHeight=200))
-            await _until(url, task_id, _at(170))
+            task_id = await submit(url, _params(shadow, canonical, tmp_path, endHeight=200))
+            await until(url, task_id, _at(170))
             process.kill()
             await process.wait()
         assert _heights(tmp_path) == list(range(1, 101))
         shadow.latest = 300
         async with sidecar(home) as (url, _):
-            task = await _until(url, task_id, lambda task: task["status"] != "running")
+            task = await until(url, task_id, lambda task: task["status"] != "running")
     assert _heights(tmp_path) == list(range(1, 201))
     assert task["result"]["counts"] == {"clean": 200}
 
@@ -139,8 +77,8 @@ async def test_deleted_survey_publishes_its_rest_and_stays_deleted(tmp_path: Pat
     home = tmp_path / "home"
     async with serving(shadow, canonical):
         async with sidecar(home) as (url, process):
-            task_id = await _submit(url, _params(shadow, canonical, tmp_path))
-            await _until(url, task_id, _at(30))
+            task_id = await submit(url, _params(shadow, canonical, tmp_path))
+            await until(url, task_id, _at(30))
             async with aiohttp.ClientSession() as session, session.delete(f"{url}/v0/tasks/{task_id}") as answer:
                 assert answer.status == 204
             async with asyncio.timeout(30):
@@ -149,14 +87,14 @@ async def test_deleted_survey_publishes_its_rest_and_stays_deleted(tmp_path: Pat
             process.send_signal(signal.SIGTERM)
             await process.wait()
         async with sidecar(home) as (url, _):
-            assert await _task(url, task_id) is None
+            assert await task_of(url, task_id) is None
 
 
 async def test_strict_preflight_stops_the_task_before_it_publishes(tmp_path: Path) -> None:
     shadow, canonical = Node(latest=30, identity="same"), Node(latest=30, identity="same")
     async with serving(shadow, canonical), sidecar(tmp_path / "home") as (url, _):
-        task_id = await _submit(url, _params(shadow, canonical, tmp_path, preflight="strict"))
-        task = await _until(url, task_id, lambda task: task["status"] != "running")
+        task_id = await submit(url, _params(shadow, canonical, tmp_path, preflight="strict"))
+        task = await until(url, task_id, lambda task: task["status"] != "running")
     assert task["status"] == "failed"
     assert "distinct-nodes: node ids same and same" in task["error"].replace("preflight: ", "")
     assert not (tmp_path / "bucket").exists() or not list((tmp_path / "bucket").rglob("*.json"))
@@ -174,8 +112,8 @@ async def test_half_set_params_are_refused(tmp_path: Path) -> None:
             ({"startHeight": "x"}, "parsing params: startHeight"),
         ):
             node = Node(comet_url="http://127.0.0.1:1")
-            task_id = await _submit(url, _params(node, node, tmp_path, **changes))
-            task = await _until(url, task_id, lambda task: task["status"] != "running")
+            task_id = await submit(url, _params(node, node, tmp_path, **changes))
+            task = await until(url, task_id, lambda task: task["status"] != "running")
             assert task["status"] == "failed"
             assert text in task["error"]
 
@@ -192,8 +130,8 @@ async def test_hash_log_slice_is_published_and_sealed(tmp_path: Path) -> None:
         "endHeight": 95,
     }
     async with sidecar(home) as (url, _):
-        task_id = await _submit(url, params, "hash-log-export")
-        task = await _until(url, task_id, lambda task: task["status"] != "running")
+        task_id = await submit(url, params, "hash-log-export")
+        task = await until(url, task_id, lambda task: task["status"] != "running")
     assert task["status"] == "completed"
     assert task["result"]["key"] == "run/hashlog-5-95.csv.gz"
     entries = [entry async for entry, _ in read_chain(open_store(f"file://{tmp_path}/bucket/run"), task_id)]

@@ -213,15 +213,17 @@ def _ending(run: Run, later: Iterable[Run]) -> Iterable[Finding]:
 
 
 def _conclusion(run: Run, all_counts: Mapping[str, int]) -> Iterable[Finding]:
-    assert run.chain is not None
+    if run.chain is None or run.superseded:
+        # what a later run published again cannot be counted for this one any more
+        return
     begin = run.info.get("startHeight")
-    if isinstance(begin, int) and run.start is not None and run.start > begin and not run.superseded:
+    if isinstance(begin, int) and run.start is not None and run.start > begin:
         yield Finding(Name.RANGE_SHORT, run.place, f"was to start at {begin}, its first page starts at {run.start}")
     ending = run.chain.ending
     if ending is None:
         return
     told = ending.counts or {}
-    if not run.superseded and told != run.counts and told != dict(all_counts):
+    if told != run.counts and told != dict(all_counts):
         text = f"its end entry counts {_text(told)}, its pages hold {_text(run.counts)}"
         yield Finding(Name.COUNTS_DIFFER, run.place, text)
     wanted = (run.info.get("params") or {}).get("end_height")
