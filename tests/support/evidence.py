@@ -108,7 +108,11 @@ async def put_run(
     writer = Writer(store, ChainHead(run), prefix) if sealed else None
     given = {"canonical_rpc": "http://canonical:26657", "migration": True, "survey": True} | (params or {})
     if writer is not None:
-        await writer.append(What("run", AT, info={"params": given, "preflight": preflight or [], "task": run}))
+        node = {"network": "test-1", "version": "6.5.0"}
+        nodes = {"shadow": {"id": "aa"} | node, "canonical": {"id": "bb"} | node}
+        await writer.append(
+            What("run", AT, info={"params": given, "preflight": preflight or [], "nodes": nodes, "task": run})
+        )
     page: list[dict[str, Any]] = []
     for height in heights:
         if page and (len(page) == 100 or page[-1]["height"] + 1 != height):

@@ -120,8 +120,11 @@ def _open(info: RunInfo, details: dict[str, Any]) -> None:
     info.params = params if isinstance(params, dict) else {}
     info.preflight = [check for check in checks if isinstance(check, dict)] if isinstance(checks, list) else []
     info.kind = "comparison" if info.params.get("canonical_rpc") else "export"
-    chain = details.get("chain")
-    info.chain = chain if isinstance(chain, str) else _chain_of(info.preflight)
+    nodes = details.get("nodes")
+    if isinstance(nodes, dict):
+        info.nodes = {str(side): node for side, node in nodes.items() if isinstance(node, dict)}
+    networks = {str(node["network"]) for node in info.nodes.values() if node.get("network")}
+    info.chain = ", ".join(sorted(networks))
 
 
 def _object(info: RunInfo, entry: Entry) -> None:
@@ -139,15 +142,6 @@ def _object(info: RunInfo, entry: Entry) -> None:
         kept = info.counts = info.counts or {}
         for verdict, number in entry.counts.items():
             kept[verdict] = kept.get(verdict, 0) + number
-
-
-def _chain_of(checks: list[dict[str, Any]]) -> str:
-    """The network both nodes named when the run began."""
-    for check in checks:
-        if check.get("check") == "same-chain" and check.get("state") == "held":
-            found = re.match(r"networks (\S+) and \1(?:,|$)", str(check.get("finding", "")))
-            return found[1] if found else ""
-    return ""
 
 
 def _unclaimed(stock: Stock, claimed: set[str]) -> None:

@@ -113,8 +113,8 @@ class BlockView:
 
 
 class _Side(msgspec.Struct, rename="camel"):
-    block: msgspec.Raw | None = None
-    block_results: msgspec.Raw | None = None
+    block: msgspec.Raw = msgspec.Raw(b"null")
+    block_results: msgspec.Raw = msgspec.Raw(b"null")
 
 
 class _Report(msgspec.Struct, rename="camel"):
@@ -167,7 +167,7 @@ async def load_report(store: Store, key: str) -> Report:
         f"{side} {name}": bytes(value)
         for side, answer in (("shadow", found.shadow), ("canonical", found.canonical))
         for name, value in (("block", answer.block), ("blockResults", answer.block_results))
-        if value is not None and bytes(value) not in (b"", b"null")
+        if bytes(value) != b"null"
     }
     return Report(key, raw, line, bytes(found.comparison), found.timestamp, answers, found.capture_errors)
 

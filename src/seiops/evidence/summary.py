@@ -118,6 +118,7 @@ class RunInfo:
     ended: str = ""
     params: dict[str, Any] = field(default_factory=dict)
     preflight: list[dict[str, Any]] = field(default_factory=list)
+    nodes: dict[str, dict[str, Any]] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
     @property

@@ -5,57 +5,23 @@ The nodes answer on real sockets; what was not recorded is an error there, and m
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
 
 import aiohttp
-import orjson
 import pytest
 
-from seidev.chain import Answer, ChainServer, Recording, Replay, Window
+from seidev.chain import ChainServer, Recording, Replay, Window
 from seiops.shadow import assemble, preflight
 from seiops.shadow.loop import Course
 from seiops.shadow.request import Request
 from seiops.shadow.traps import Plan
 from support.shadow_nodes import Heard, loop_for, pages_in, shelf_in
+from support.tampered_chain import CHAIN as DATA
+from support.tampered_chain import NEW_ACCOUNT, Tampered
 
-DATA = Path(__file__).resolve().parents[2] / "data" / "chain"
 FIRST, LAST = 421, 450
-NEW_ACCOUNT = "0x" + "77" * 20
-
-
-class Tampered:
-    """The FlatKV recording with changes; `results` and `trace` take a function of the decoded answer."""
-
-    def __init__(self) -> None:
-        self.recording = Recording.load(DATA / "rpc-flatkv.jsonl.zst")
-
-    def results(self, height: int, change: Any) -> None:
-        path = f"/block_results?height={height}"
-        answer = self.recording.comet[path]
-        document = json.loads(answer.body)
-        change(document)
-        self.recording.comet[path] = Answer(answer.status, answer.headers, orjson.dumps(document))
-
-    def state(self, method: str, height: int, value: str) -> None:
-        """Changes the first recorded read of this kind at a height."""
-        for (name, params), _ in self.recording.evm.items():
-            if name == method and f'"{hex(height)}"'.encode() in params:
-                self.recording.evm[name, params] = b'"result":' + json.dumps(value).encode()
-                return
-        raise AssertionError(f"no {method} recorded at {height}")
-
-    def trace_more(self, height: int) -> None:
-        """The shadow's own trace names an account that the canonical one does not."""
-        for (name, params), reply in self.recording.evm.items():
-            if name == "debug_traceBlockByNumber" and f'"{hex(height)}"'.encode() in params and b"prestate" in params:
-                traces = json.loads(reply.removeprefix(b'"result":'))
-                traces[0]["result"]["post"][NEW_ACCOUNT] = {"nonce": 1}
-                self.recording.evm[name, params] = b'"result":' + json.dumps(traces).encode()
-                return
-        raise AssertionError(f"no trace recorded at {height}")
 
 
 async def _compare(tampered: Recording, home: Path, **changes: Any) -> dict[int, dict[str, Any]]:

@@ -36,6 +36,7 @@ def run_wire(run: RunInfo) -> dict[str, Any]:
         "lastEntryAt": run.ended or None,
         "params": run.params,
         "preflight": run.preflight,
+        "nodes": run.nodes,
         "problems": run.problems,
     }
 

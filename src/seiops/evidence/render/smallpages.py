@@ -24,7 +24,7 @@ def block_page(view: BlockView) -> str:
     banner = tag(
         "section",
         tag("div", tag("span", "✓" if verdict == "clean" else "✕" if verdict == "diverged" else "!", class_="sign", aria_hidden="true"),
-            tag("div", tag("h1", f"Block {number(view.height)}"), tag("p", verdict_line(view) + ".", class_="headline"))),
+            tag("div", tag("h1", f"Block {number(view.height)}"), tag("p", verdict_line(view) + ".", class_="headline")), class_="word"),
         tag("dl", *(tag("div", tag("dt", name), tag("dd", value)) for name, value in facts), class_="facts"),
         class_=f"banner is-{verdict if verdict in ('clean', 'diverged') else 'incomplete'} one",
     )  # fmt: skip

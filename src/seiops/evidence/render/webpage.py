@@ -306,6 +306,14 @@ def _run_details(summary: Summary) -> Iterator[Html]:
             said = f"Preflight of {run.run}: {len(run.preflight)} checks, {failed} failed"
             made = table(("state", "check", "traps", "finding", "what to do"), rows)
             yield tag("details", tag("summary", said), tag("div", made, class_="scroll"))
+        if run.nodes:
+            names = list(dict.fromkeys(name for node in run.nodes.values() for name in node))
+            sides = [
+                [side, *(tag("code", str(node.get(name, "–"))) for name in names)]
+                for side, node in sorted(run.nodes.items())
+            ]
+            nodes = tag("div", table(("side", *names), sides), class_="scroll")
+            yield tag("details", tag("summary", f"Nodes of {run.run}"), nodes)
         if run.params:
             params = table(
                 ("param", "value"), [(name, tag("code", str(value))) for name, value in sorted(run.params.items())]
