@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import fcntl
 import os
 import shutil
 import subprocess
@@ -52,9 +53,13 @@ def obtain() -> Path:
         return path
     if shutil.which("apt-get") is None or os.geteuid() != 0:
         raise ToolError(f"no browser, and none can be installed here (that takes apt-get and root): {_NO_BROWSER}")
-    print("installing the distribution's chromium", file=sys.stderr, flush=True)
-    _apt("update")
-    _apt("install", "--yes", "--no-install-recommends", "chromium")
+    with (Path(tempfile.gettempdir()) / "seiops-browser.lock").open("w") as lock:
+        # test workers ask at the same time, and apt-get does not wait for its own lists
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if found() is None:
+            print("installing the distribution's chromium", file=sys.stderr, flush=True)
+            _apt("update")
+            _apt("install", "--yes", "--no-install-recommends", "chromium")
     path = found()
     if path is None:
         raise ToolError(f"the chromium package brought no program: {_NO_BROWSER}")

@@ -26,6 +26,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from seidev import browser
 from seidev.processes import ToolError
 
 HERE = Path(__file__).resolve().parent.parent
@@ -335,6 +336,14 @@ def _meter(console: Console, kit: Kit, total: int) -> Iterator[OnLine]:
     yield on_line
 
 
+def _browser(console: Console) -> None:
+    """Tests of report pages want a browser; where none can be had they skip and say so, and everything else goes on."""
+    try:
+        print(browser.obtain())
+    except ToolError as error:
+        console.print(f"tests of report pages will be skipped: {error}", markup=False, highlight=False)
+
+
 def main() -> int:
     console = Console(stderr=True)
     try:
@@ -342,6 +351,7 @@ def main() -> int:
         print(programs.etcd.parent)
         print(versitygw(console).parent)
         print(helm_render(console).parent)
+        _browser(console)
     except ToolError as error:
         console.print(f"error: {error}", style="red", markup=False, highlight=False)
         return 1
