@@ -16,13 +16,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from seiops.digest.engine import Engine, OpenOptions, ScanHooks, Shard, ShardTree
+from seiops.digest.engine import Engine, OpenOptions, ScanHooks, ShardTree
 from seiops.digest.engines import engine_named, has_native
 from seiops.digest.errors import DigestError, ReferenceOnlyError
 from seiops.digest.keys import BUCKETS, Bucket
 from seiops.digest.launch import confine
+from seiops.digest.localize import decode_shard
 from seiops.digest.memiavl.snapshot import EVM_TREE, snapshot_name
-from seiops.digest.model import Backend, Normalization, OpenMode, Progress, Tally, Verification
+from seiops.digest.model import Backend, Normalization, OpenMode, Progress, Verification
 from seiops.digest.side import SideDigest, from_totals
 
 PROGRESS_SECONDS = 1.0
@@ -85,8 +86,7 @@ def add_tree_line(tree: ShardTree, line: Mapping[str, Any]) -> None:
     """Take one piece back. Raises DigestError when it does not read."""
     try:
         bucket = Bucket(line["bucket"])
-        for index, count, digest in line["tallies"]:
-            tree[Shard(bucket, int(index))] = Tally(int(digest, 16), int(count))
+        tree.update(decode_shard(bucket, entry) for entry in line["tallies"])
     except (KeyError, TypeError, ValueError) as error:
         raise DigestError(f"shard tree does not read: {error!r}") from error
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +24,8 @@ from seiops.digest.sources import OpenedSource
 
 TREE_FORMAT = "seiops-shard-tree/1"
 ROWS_FORMAT = "seiops-rows/1"
+_DIGEST = re.compile(r"[0-9A-Fa-f]{64}")
+_DAMAGED_TEXT = (EOFError, UnicodeDecodeError, gzip.BadGzipFile, zlib.error)
 
 
 @dataclass(slots=True)
@@ -73,11 +77,9 @@ def decode_tree(content: Mapping[str, Any], path: str) -> SideTree:
     if content.get("format") != TREE_FORMAT or content.get("shard_bits") != SHARD_BITS:
         raise DigestError(f"{path}: not a shard tree this version reads (want {TREE_FORMAT}, {SHARD_BITS} shard bits)")
     try:
-        shards = {
-            Shard(bucket, int(index)): Tally(int(digest, 16), int(count))
-            for bucket in BUCKETS
-            for index, count, digest in content["buckets"][bucket]["shards"]
-        }
+        shards = dict(
+            decode_shard(bucket, entry) for bucket in BUCKETS for entry in content["buckets"][bucket]["shards"]
+        )
         tree = SideTree(str(content["origin"]), int(content["version"]), str(content["engine"]), shards)
         for bucket, tally in tree.buckets().items():
             said = content["buckets"][bucket]
@@ -88,6 +90,16 @@ def decode_tree(content: Mapping[str, Any], path: str) -> SideTree:
     except (KeyError, TypeError, ValueError) as error:
         raise DigestError(f"{path}: shard tree does not read: {error!r}") from error
     return tree
+
+
+def decode_shard(bucket: Bucket, entry: Any) -> tuple[Shard, Tally]:
+    """One `[index, count, digest]`. Raises ValueError or TypeError when it is none."""
+    index, count, digest = entry
+    if not (isinstance(index, int) and 0 <= index < 1 << SHARD_BITS and isinstance(count, int) and count > 0):
+        raise ValueError(f"no shard: index {index!r}, count {count!r}")
+    if not _DIGEST.fullmatch(digest):
+        raise ValueError(f"no digest: {digest!r}")
+    return Shard(bucket, index), Tally(int(digest, 16), count)
 
 
 def differing_shards(one: ShardTree, other: ShardTree) -> list[Shard]:
@@ -136,14 +148,21 @@ class RowFile:
 
     def rows(self) -> Iterator[Row]:
         with _open_text(self.path, "rt", compressed=self.path.suffix == ".gz") as file:
-            next(file)
-            for number, line in enumerate(file, 2):
-                try:
-                    members = json.loads(line)
-                    key, value = bytes.fromhex(members["key"]), bytes.fromhex(members["value"])
-                    yield Row(Bucket(members["bucket"]), key, value, b"", members.get("height"))
-                except (KeyError, TypeError, ValueError) as error:
-                    raise DigestError(f"{self.path}:{number}: not a row: {error!r}") from error
+            number = 1
+            try:
+                next(file)
+                for number, line in enumerate(file, 2):  # noqa: B007 (the error names it)
+                    yield _decode_row(line)
+            except (KeyError, TypeError, AttributeError, ValueError, RecursionError, *_DAMAGED_TEXT) as error:
+                raise DigestError(f"{self.path}:{number}: not a row: {error!r}") from error
+
+
+def _decode_row(line: str) -> Row:
+    members = json.loads(line)
+    height = members.get("height")
+    if height is not None and not isinstance(height, int):
+        raise ValueError(f"height {height!r}")
+    return Row(Bucket(members["bucket"]), bytes.fromhex(members["key"]), bytes.fromhex(members["value"]), b"", height)
 
 
 def open_row_file(path: Path) -> RowFile:
@@ -155,7 +174,7 @@ def open_row_file(path: Path) -> RowFile:
             raise ValueError(header["format"])
         shards = frozenset(Shard(Bucket(bucket), int(index)) for bucket, index in header["shards"])
         return RowFile(path, str(header["origin"]), int(header["version"]), shards)
-    except (OSError, KeyError, TypeError, ValueError) as error:
+    except (OSError, KeyError, TypeError, ValueError, RecursionError, *_DAMAGED_TEXT) as error:
         raise DigestError(f"{path}: not a row file ({ROWS_FORMAT}): {error!r}") from error
 
 
