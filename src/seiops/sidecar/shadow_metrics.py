@@ -45,3 +45,9 @@ PAGES = Counter(
     ["chain_id", "pod_name"],
     registry=REGISTRY,
 )
+GAPS = Counter(
+    "seictl_shadow_gap_blocks_total",
+    "Heights that were passed over because they could not be read.",
+    ["chain_id", "pod_name"],
+    registry=REGISTRY,
+)

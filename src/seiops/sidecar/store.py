@@ -217,6 +217,18 @@ class TaskStore:
 
         return await self._write(work)
 
+    async def held(self) -> bool:
+        """Whether the latest of all holds and mark-readies that are recorded is a hold."""
+
+        def work(db: sqlite3.Connection) -> bool:
+            found = db.execute(
+                "SELECT type FROM task_results WHERE type IN ('mark-ready', 'mark-not-ready')"
+                f" ORDER BY {_EXACT_ORDER} DESC, rowid DESC LIMIT 1"
+            ).fetchone()
+            return found is not None and found[0] == "mark-not-ready"
+
+        return await self._read(work)
+
     async def purge(self, task_type: str) -> int:
         """Deletes all rows of a type whatever their status; the number removed."""
         return await self._write(

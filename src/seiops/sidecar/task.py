@@ -90,7 +90,11 @@ class TaskError(Exception):
 
 
 class HoldRecords(Protocol):
-    """The one thing a task may do to other tasks' rows: a hold removes every recorded mark-ready."""
+    """What a task may know of and do to other tasks' rows: a hold removes every recorded mark-ready."""
+
+    async def held(self) -> bool:
+        """Whether a hold was submitted and no mark-ready after it. Raises StoreUnavailableError."""
+        ...
 
     async def purge(self, task_type: str) -> int:
         """Deletes all rows of a type whatever their status; the number removed. Raises StoreUnavailableError."""

@@ -148,6 +148,21 @@ async def test_a_damaged_row_is_marked_and_the_others_are_shown(path, store, col
     assert word in rows["bad"].damage
 
 
+async def test_a_node_is_held_while_the_latest_word_is_a_hold(store):
+    async def submit(task_id: str, kind: str, second: int) -> None:
+        await store.claim(task_id, kind, None, 1_700_000_000_000_000_000 + second)
+
+    assert not await store.held()
+    await submit("a", "mark-ready", 500_000_000)
+    assert not await store.held()
+    await submit("b", "mark-not-ready", 500_000_001)
+    assert await store.held()
+    await submit("c", "mark-ready", 1_000_000_000)
+    assert not await store.held()
+    await store.remove("c")
+    assert await store.held()
+
+
 async def test_a_write_lock_held_by_someone_else_does_not_stop_reads(path, store, monkeypatch):
     await store.claim("x", "t", None, T0)
     other = sqlite3.connect(path, isolation_level=None)

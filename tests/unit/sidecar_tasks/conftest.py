@@ -16,6 +16,9 @@ from seiops.sidecar.task import TaskContext, TxMarker
 
 
 class NoRecords:
+    async def held(self) -> bool:
+        return False
+
     async def purge(self, task_type: str) -> int:
         return 0
 

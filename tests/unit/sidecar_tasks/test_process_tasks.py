@@ -126,6 +126,20 @@ async def test_restart_gives_up(context: ContextFactory, seid: Seid, monkeypatch
         await restart_seid.run(context(), {})
 
 
+async def test_restart_of_a_held_node_is_refused_before_anything_is_stopped(
+    context: ContextFactory, seid: Seid, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    child, ctx = seid(OBEYS), context()
+
+    async def held() -> bool:
+        return True
+
+    monkeypatch.setattr(ctx.records, "held", held)
+    with pytest.raises(TaskError, match="^restart-seid: the node is held by mark-not-ready"):
+        await restart_seid.run(ctx, {})
+    assert child.process.poll() is None
+
+
 async def test_reset_wipes_data_and_nothing_else(context: ContextFactory, home: Path, seid: Seid) -> None:
     data = home / "data"
     (data / "application.db").mkdir()

@@ -7,9 +7,9 @@ before anything is published: a verdict is whole or absent. Both engines run as 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from importlib.metadata import version
 from typing import Any
 
 from prometheus_client import Counter
@@ -21,6 +21,8 @@ from seiops.digest.side import SideDigest, disagreement
 from seiops.objectstore import Published, Store, StoreError, publish_gzip
 from seiops.objectstore.records import document, line
 from seiops.seid.quoting import quoted
+from seiops.shadow.manifest import What, Writer, chain_of
+from seiops.shadow.pages import now
 from seiops.sidecar.metrics import REGISTRY
 from seiops.sidecar.task import Decoder, Params, TaskContext, TaskError
 from seiops.sidecar.tasks.buckets import open_bucket, store_failure
@@ -217,15 +219,49 @@ def _require_agreement(seidb: _Results, native: _Results, height: int) -> None:
             )
 
 
+@dataclass(slots=True)
+class _Shelf:
+    """Where a run's objects go: each is entered in the run's manifest once it is stored (ruling: manifest).
+
+    `opening` is entered behind the first object: a run that publishes nothing leaves no manifest.
+    """
+
+    store: Store
+    writer: Writer
+    opening: What
+
+    async def put(self, kind: str, key: str, payload: bytes, height: int) -> Published:
+        try:
+            published = await publish_gzip(self.store, key, _whole(payload))
+            if self.writer.head.seq == 0:
+                await self.writer.append(self.opening)
+            await self.writer.append(What(kind, now(), (height, height), published=published))
+        except StoreError as error:
+            raise store_failure(TASK, error) from error
+        return published
+
+    async def close(self, what: What) -> None:
+        try:
+            await self.writer.append(what)
+        except StoreError as error:
+            raise store_failure(TASK, error) from error
+
+
+async def _whole(payload: bytes) -> AsyncIterator[bytes]:
+    yield payload
+
+
 async def _publish(ctx: TaskContext, request: _Request, store: Store, results: _Results) -> dict[str, Any]:
-    generated_at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    generated_at = now()
     height = request.job.height
-    trees = await _publish_trees(request, store, results)
+    opening = What("run", generated_at, (height, height), info=_opening(ctx, request, results))
+    shelf = _Shelf(store, Writer(store, chain_of(ctx.task_id, ctx.run), request.prefix), opening)
+    trees = await _publish_trees(request, shelf, results)
     seals = {tree["side"]: tree["sha256"] for tree in trees}
     published = []
     for normalization, memiavl in results.memiavl.items():
         record = build_record(height, normalization, results.flatkv, memiavl, generated_at, results.provenance, seals)
-        emitted = await _emit(store, record_key(request.prefix, height, normalization), record)
+        emitted = await shelf.put("digest", record_key(request.prefix, height, normalization), document(record), height)
         ENDPOINT_DIGESTS.labels(normalization, str(record["match"]).lower()).inc()
         _log_published(ctx, record, emitted)
         published.append(
@@ -238,23 +274,40 @@ async def _publish(ctx: TaskContext, request: _Request, store: Store, results: _
                 "compressedBytes": emitted.compressed_bytes,
             }
         )
+    match = all(entry["match"] for entry in published)
+    await shelf.close(What("end", now(), (height, height), info={"reason": "published", "match": match}))
     return {
-        "match": all(entry["match"] for entry in published),
+        "match": match,
         "height": height,
         "records": published,
         "shardTrees": trees,
+        "manifest": shelf.writer.head.run,
         "engine": results.provenance.engine,
         "engineVersions": dict(results.provenance.versions),
         "sides": {"flatkv": results.flatkv.wire(), **{f"memiavl/{n}": s.wire() for n, s in results.memiavl.items()}},
     }
 
 
-async def _publish_trees(request: _Request, store: Store, results: _Results) -> list[dict[str, Any]]:
+def _opening(ctx: TaskContext, request: _Request, results: _Results) -> dict[str, Any]:
+    """What the manifest tells of a run before its objects."""
+    job = request.job
+    return {
+        "params": {"height": job.height, "flatkv_dir": job.flatkv_dir, "memiavl_dir": job.memiavl_dir},
+        "engine": results.provenance.engine,
+        "engineVersions": dict(results.provenance.versions),
+        "task": ctx.task_id,
+        "chain": ctx.settings.chain_id,
+        "seiops": version("seiops"),
+    }
+
+
+async def _publish_trees(request: _Request, shelf: _Shelf, results: _Results) -> list[dict[str, Any]]:
     """The shard tree of each store that has one, before the records that name their seals."""
     published = []
     for tree in results.trees if request.shard_trees else ():
         side = tree.origin.partition(":")[0]
-        emitted = await _emit(store, tree_key(request.prefix, request.job.height, side), encode_tree(tree), line)
+        height = request.job.height
+        emitted = await shelf.put("tree", tree_key(request.prefix, height, side), line(encode_tree(tree)), height)
         published.append(
             {
                 "key": emitted.key,
@@ -265,16 +318,6 @@ async def _publish_trees(request: _Request, store: Store, results: _Results) -> 
             }
         )
     return published
-
-
-async def _emit(store: Store, key: str, record: dict[str, Any], encode: Callable[[Any], bytes] = document) -> Published:
-    async def chunks() -> AsyncIterator[bytes]:
-        yield encode(record)
-
-    try:
-        return await publish_gzip(store, key, chunks())
-    except StoreError as error:
-        raise store_failure(TASK, error) from error
 
 
 def _log_published(ctx: TaskContext, record: Mapping[str, Any], emitted: Published) -> None:

@@ -44,6 +44,9 @@ class TaskWatcher:
         attrs = {"height": height, "err": error}
         self._ctx.log.log(logging.ERROR, "height cannot be read", extra={"attrs": attrs})
 
+    def passed_over(self, height: int) -> None:
+        shadow_metrics.GAPS.labels(*self._labels).inc()
+
     def published(self, start: int, end: int) -> None:
         shadow_metrics.PAGES.labels(*self._labels).inc()
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from seiops.objectstore import StoreError, publish_gzip
 from seiops.shadow.hashlog import HashLogError, slice_lines
-from seiops.shadow.manifest import ChainHead, What, Writer
+from seiops.shadow.manifest import What, Writer, chain_of
 from seiops.shadow.pages import normal_prefix, now
 from seiops.sidecar.task import Decoder, Params, TaskContext, TaskError
 from seiops.sidecar.tasks.buckets import open_bucket, store_failure
@@ -37,7 +37,7 @@ async def run(ctx: TaskContext, params: Params) -> dict[str, Any] | None:
     key = f"{prefix}hashlog-{low}-{high}.csv.gz"
     try:
         published = await publish_gzip(store, key, _lines(ctx, folder, low, high))
-        writer = Writer(store, ChainHead(ctx.task_id if ctx.run == 1 else f"{ctx.task_id}-{ctx.run}"), prefix)
+        writer = Writer(store, chain_of(ctx.task_id, ctx.run), prefix)
         await writer.append(What("hashlog", now(), (low, high), published=published))
     except HashLogError as error:
         raise TaskError(f"{TASK}: {error}", retryable=True, task=TASK) from error

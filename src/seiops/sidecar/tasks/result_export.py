@@ -6,6 +6,7 @@ What is compared and how lives in `seiops.shadow`; here params become a run, and
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from seiops.shadow.export import Exporter, PageError
 from seiops.shadow.hashlog import HashLogError
 from seiops.shadow.hashlog_layer import HashLogLayer
 from seiops.shadow.loop import FlushError, Loop
-from seiops.shadow.manifest import ChainHead, What, Writer
+from seiops.shadow.manifest import What, Writer, chain_of
 from seiops.shadow.pages import Shelf
 from seiops.shadow.progress import ProgressError, RunKey, Start
 from seiops.shadow.request import COMPARE, Request, RequestError
@@ -80,7 +81,12 @@ async def _export(ctx: TaskContext, request: Request, start: Start) -> dict[str,
     shelf = _shelf(ctx, request, start)
 
     def on_page(published: Published, last: int) -> None:
-        ctx.log.info("exporting result page", extra={"attrs": {"end": last, "bucket": request.bucket}})
+        attrs = {
+            "start": (last - start.height) // pages.EXPORT_PAGE * pages.EXPORT_PAGE + start.height,
+            "end": last,
+            "bucket": request.bucket,
+        }
+        ctx.log.info("exporting result page", extra={"attrs": attrs})
         done = last - start.height + 1
         total = end - start.height + 1
         ctx.progress({"phase": "exporting", "done": done, "total": total, "unit": "blocks", "lastHeight": last})
@@ -142,7 +148,7 @@ async def _compare(ctx: TaskContext, request: Request, start: Start) -> dict[str
     outcome = _Outcome(start, request, checks=checked.get("preflight", []), loop=loop)
     try:
         reason = await loop.run()
-        await shelf.close(What("end", pages.now(), counts=shelf.progress.counts, info={"reason": reason}))
+        await shelf.close(What("end", pages.now(), counts=shelf.progress.counts, info=_end(reason, shelf, loop)))
     except FlushError as error:
         raise _failed(error.what, error.cause, outcome.result("a page could not be stored", shelf)) from error
     except HashLogError as error:
@@ -150,6 +156,12 @@ async def _compare(ctx: TaskContext, request: Request, start: Start) -> dict[str
     except StoreError as error:
         raise store_failure(TASK, error) from error
     return outcome.result(reason, shelf)
+
+
+def _end(reason: str, shelf: Shelf, loop: Loop) -> dict[str, Any]:
+    own = shelf.progress
+    found: dict[str, Any] = {"reason": reason, "verdict": overall(own.after_rechecks), "ownResults": loop.own_results}
+    return found | ({"afterRechecks": own.after_rechecks} if own.rechecks else {})
 
 
 def _hash_logs(ctx: TaskContext, request: Request) -> HashLogLayer | None:
@@ -202,16 +214,21 @@ def _shelf(ctx: TaskContext, request: Request, start: Start) -> Shelf:
     store = open_bucket(request.bucket, request.region, role="S3 uploader")
     own = start.progress
     if own.task_id != ctx.task_id or not own.manifest.run:
-        # a failed task that is submitted again keeps its id; what it published before keeps its own chain
         own.task_id = ctx.task_id
-        own.manifest = ChainHead(ctx.task_id if ctx.run == 1 else f"{ctx.task_id}-{ctx.run}")
+        own.manifest = chain_of(ctx.task_id, ctx.run)
     writer = Writer(store, own.manifest, request.prefix)
 
     def on_saved_badly(error: OSError) -> None:
         ctx.log.warning("failed to persist export state", extra={"attrs": {"err": str(error)}})
 
-    opening = What("run", pages.now(), info={"params": request.published(), "startHeight": start.height})
+    info = {"params": request.published(), "startHeight": start.height, **_origin(ctx)}
+    opening = What("run", pages.now(), info=info)
     return Shelf(store, ctx.home, own, writer, on_saved_badly, opening)
+
+
+def _origin(ctx: TaskContext) -> dict[str, Any]:
+    """Which chain the evidence is of, and what wrote it."""
+    return {"chain": ctx.settings.chain_id, "seiops": version("seiops")}
 
 
 def _failed(what: str, cause: Exception, result: Mapping[str, Any] | None = None) -> TaskError:
@@ -255,7 +272,12 @@ class _Outcome:
             found["endHeight"] = self._request.end_height
         found |= {"lastHeight": own.last, "pages": own.pages, "counts": own.counts, "reason": reason}
         if self._loop is not None:
-            found["verdict"] = overall(own.counts)
+            found["verdict"] = overall(own.after_rechecks)
+            found["ownResults"] = self._loop.own_results
+            if own.undecided:
+                found["undecided"] = len(own.undecided)
+            if own.rechecks:
+                found |= {"rechecks": own.rechecks, "afterRechecks": own.after_rechecks}
             found["reports"] = self._loop.reports
             if self._loop.report_errors:
                 found["reportErrors"] = self._loop.report_errors
