@@ -368,6 +368,7 @@ def _divergences(place: _Place, filters: Filters, target: _Target) -> None:
     from seiops.evidence.catalog import read_runs
     from seiops.evidence.collect import matching
     from seiops.evidence.render import machine, markdown
+    from seiops.evidence.render.text import printable
     from seiops.evidence.summary import Summary
 
     async def read(watch: Watch) -> Summary:
@@ -380,7 +381,7 @@ def _divergences(place: _Place, filters: Filters, target: _Target) -> None:
     with _bar("reading pages") as watch:
         found = _run(lambda: read(watch))
     for problem in found.problems:
-        print(f"warning: {problem}", file=sys.stderr)
+        print(f"warning: {printable(problem)}", file=sys.stderr)
     left = found.blocks - len(found.listed())
     if left > 0:
         print(

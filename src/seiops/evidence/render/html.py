@@ -16,6 +16,8 @@ from typing import Any
 
 import orjson
 
+from seiops.evidence.render.text import printable
+
 _VOID = frozenset({"meta", "input", "rect", "path", "line", "br"})
 _JSON_ESCAPES = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
 
@@ -41,11 +43,13 @@ def tag(name: str, /, *inner: Inner, **attributes: str | int | bool | None) -> H
 
 def _attribute(key: str, value: str | int | bool) -> str:
     name = key.rstrip("_").replace("_", "-")
-    return f" {name}" if value is True else f' {name}="{html.escape(str(value))}"'
+    return f" {name}" if value is True else f' {name}="{html.escape(printable(value))}"'
 
 
 def join(*inner: Inner) -> Html:
-    return Html("".join(one if isinstance(one, Html) else html.escape(str(one)) for one in inner if one is not None))
+    return Html(
+        "".join(one if isinstance(one, Html) else html.escape(printable(one)) for one in inner if one is not None)
+    )
 
 
 def data(identity: str, value: Any) -> Html:

@@ -12,6 +12,7 @@ from seiops.evidence.advice import advice, headline, number
 from seiops.evidence.blocks import LAYER_NAMES, LAYERS, Difference
 from seiops.evidence.oneblock import BlockView
 from seiops.evidence.render.charts import percent
+from seiops.evidence.render.text import printable
 from seiops.evidence.summary import Block, RunInfo, Summary, cut
 
 CELL = 80
@@ -22,7 +23,7 @@ DASH = "—"
 
 def cell(value: object) -> str:
     """Text that stays in its cell and is shown as it is."""
-    text = str(value).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("`", "\\`")
+    text = printable(value).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("`", "\\`")
     return " ".join(text.split()) or DASH
 
 

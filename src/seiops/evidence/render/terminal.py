@@ -17,6 +17,7 @@ from seiops.evidence.ledger import Column
 from seiops.evidence.oneblock import BlockView
 from seiops.evidence.render.charts import STACK, percent
 from seiops.evidence.render.markdown import counts, pair, span, verdict_line
+from seiops.evidence.render.text import printable
 from seiops.evidence.summary import Block, RunInfo, Summary, cut
 
 STYLES = {"clean": "green", "diverged": "bold red", "indeterminate": "yellow", "gap": "magenta", "vacuous": "blue", "missing": "dim",
@@ -24,12 +25,11 @@ STYLES = {"clean": "green", "diverged": "bold red", "indeterminate": "yellow", "
 LISTED = 15
 TOP = 8
 STRIP = 60
-_CONTROL = {code: "�" for code in (*range(32), *range(127, 160)) if code != 10}
 
 
 def plain(value: object) -> str:
     """Text from outside: no markup and no control sequences reach the terminal."""
-    return escape(str(value).translate(_CONTROL))
+    return escape(printable(value))
 
 
 def summary(found: Summary) -> RenderableType:
@@ -160,7 +160,7 @@ def block(view: BlockView) -> RenderableType:
     sources = ", ".join(one.key for one in view.said)
     parts.append(
         Text(
-            f"Said in {sources or 'no page'}; report: {view.report.key if view.report else 'none published'}",
+            f"Said in {printable(sources) or 'no page'}; report: {view.report.key if view.report else 'none published'}",
             style="dim",
         )
     )
