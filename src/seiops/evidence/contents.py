@@ -230,5 +230,5 @@ def checker(key: str, name: Named | None, reported: frozenset[int]) -> Checker |
             return HashLogSlice(key, name)
         case Kind.REPORT:
             return Report(key, name)
-        case Kind.DIGEST:
+        case Kind.DIGEST | Kind.TREE:
             return None

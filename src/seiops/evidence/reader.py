@@ -26,6 +26,7 @@ _NAMES = (
     ("export", re.compile(r"(\d+)-(\d+)\.ndjson\.gz")),
     ("report", re.compile(r"divergence-(\d+)()\.report\.json\.gz")),
     ("digest", re.compile(r"endpoint-digest-(\d+)()-(?:semantic|translator)\.json\.gz")),
+    ("tree", re.compile(r"endpoint-digest-(\d+)()-(?:flatkv|memiavl)\.tree\.json\.gz")),
     ("hashlog", re.compile(r"hashlog-(\d+)-(\d+)\.csv\.gz")),
 )
 
@@ -37,6 +38,7 @@ class Kind(StrEnum):
     EXPORT = "export"
     REPORT = "report"
     DIGEST = "digest"
+    TREE = "tree"
     HASHLOG = "hashlog"
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from seiops.digest.record import tree_key
 from seiops.evidence.checks import Checked
 from seiops.evidence.findings import Finding, Name
 from seiops.evidence.reader import Chain, Kind, named
@@ -24,8 +25,11 @@ _ENTRY_KINDS: dict[str, Kind] = {
     "export": Kind.EXPORT,
     "report": Kind.REPORT,
     "digest": Kind.DIGEST,
+    "tree": Kind.TREE,
     "hashlog": Kind.HASHLOG,
 }
+BESIDE = {Kind.REPORT: Kind.COMPARE, Kind.TREE: Kind.DIGEST}
+"""Objects that explain others, and the kind of run they belong to."""
 NOT_CLEAN = ("diverged", "indeterminate", "gap", "vacuous")
 
 
@@ -88,7 +92,7 @@ def describe(folder: str, chain: Chain | None, objects: list[Checked], kind: str
 
 def _kind(chain: Chain | None, objects: Sequence[Checked]) -> str:
     told = [_ENTRY_KINDS[entry.kind] for entry in (chain.entries if chain else ()) if entry.kind in _ENTRY_KINDS]
-    kinds: list[Kind] = [kind for kind in told if kind is not Kind.REPORT] or [
+    kinds: list[Kind] = [kind for kind in told if kind not in BESIDE] or [
         one.task.name.kind for one in objects if one.task.name
     ]
     if kinds:
@@ -150,7 +154,17 @@ def run_findings(run: Run, later: Iterable[Run], earlier_counts: Mapping[str, in
             found += _conclusion(run, earlier_counts)
     if run.kind == Kind.COMPARE:
         found += _not_clean(run)
+    if run.kind == Kind.DIGEST:
+        found += _digest_conclusion(run)
     return found
+
+
+def _digest_conclusion(run: Run) -> Iterable[Finding]:
+    ending = run.chain.ending if run.chain is not None else None
+    told = (ending.info or {}).get("match") if ending is not None else None
+    if isinstance(told, bool) and run.verdict and told is not (run.verdict == "match"):
+        text = f"its end entry says {'match' if told else 'mismatch'}, its records say {run.verdict}"
+        yield Finding(Name.VERDICT_CONTRADICTS, run.place, text)
 
 
 def _holes(run: Run) -> Iterable[Finding]:
@@ -260,6 +274,22 @@ def _not_clean(run: Run) -> Iterable[Finding]:
 
 def _text(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{number} {verdict}" for verdict, number in sorted(counts.items())) or "nothing"
+
+
+def tree_findings(objects: Sequence[Checked]) -> list[Finding]:
+    """Shard trees held against the seals that the records beside them name."""
+    seals = {one.task.full_key: one.sha256 for one in objects}
+    found = []
+    for one in objects:
+        trees = one.record.record.get("shard_trees") if one.record is not None and not one.record.problems else None
+        for side, seal in (trees if isinstance(trees, dict) else {}).items():
+            key = tree_key(one.task.folder, _start_of(one), str(side))
+            if key not in seals:
+                found.append(Finding(Name.OBJECT_MISSING, key, f"{one.task.full_key} names it, but it is not there"))
+            elif seals[key] and seals[key] != str(seal).lower():
+                text = f"seal is {seals[key]}, {one.task.full_key} says {seal}"
+                found.append(Finding(Name.SEAL_DIFFERS, key, text))
+    return found
 
 
 def report_findings(objects: Iterable[Checked]) -> list[Finding]:

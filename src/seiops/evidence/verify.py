@@ -16,12 +16,14 @@ from seiops.evidence.checks import Checked, Task, check_object
 from seiops.evidence.findings import Finding, Name, split
 from seiops.evidence.reader import Chain, Folder, Kind, folders, named, read_chain
 from seiops.evidence.runs import (
+    BESIDE,
     Run,
     between_runs,
     chain_findings,
     describe,
     report_findings,
     run_findings,
+    tree_findings,
 )
 from seiops.objectstore import Store
 from seiops.shadow.manifest import Entry
@@ -189,7 +191,8 @@ def _conclude(plan: _Plan, objects: list[Checked], found: Verification) -> list[
     for run in runs:
         earlier = _counts_up_to(run, runs)
         findings += run_findings(run, [other for other in runs if other is not run], earlier)
-    findings += between_runs(runs) + report_findings(one for run in runs for one in run.objects)
+    findings += between_runs(runs) + tree_findings(objects)
+    findings += report_findings(one for run in runs for one in run.objects)
     found.runs += runs
     found.statements += _statements(runs)
     return findings
@@ -206,9 +209,9 @@ def _sealed_runs(plan: _Plan, objects: list[Checked]) -> list[Run]:
     return runs
 
 
-def _family(kind: str) -> str:
-    """Reports belong to the run whose pages they explain."""
-    return Kind.COMPARE if kind == Kind.REPORT else kind
+def _family(kind: Kind) -> Kind:
+    """Reports belong to the run whose pages they explain, trees to that of their records."""
+    return BESIDE.get(kind, kind)
 
 
 def _without_entry(runs: list[Run], objects: list[Checked]) -> tuple[list[Checked], dict[str, list[Checked]]]:

@@ -37,10 +37,16 @@ class ChainHead:
     sha256: str = ""
 
 
+def chain_of(task_id: str, run: int) -> ChainHead:
+    """The empty chain of a task's run: a task that is submitted again keeps its id, what it published before its chain."""
+    return ChainHead(task_id if run == 1 else f"{task_id}-{run}")
+
+
 class Entry(msgspec.Struct, rename="camel", omit_defaults=True):
     """One manifest entry.
 
-    `kind`: `run` (first: what is about to happen), `page`, `report`, `export`, `hashlog`, `digest`, `end` (the run's verdict).
+    `kind`: `run` (first: what is about to happen), `page`, `report`, `export`, `hashlog`, `digest`, `tree`, `end` (the run's
+    verdict).
     `key`: the object, relative to the run's prefix. `sha256`, `bytes`: the uncompressed payload; `stored_bytes`: as stored.
     `counts`: verdict to number of blocks, for pages and the end. `info`: what only this kind has.
     """

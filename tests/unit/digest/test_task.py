@@ -18,11 +18,15 @@ from watchfiles import awatch
 
 from seiops.cli.digest import app as digest_cli
 from seiops.digest.localize import decode_tree
+from seiops.evidence.verify import verify
+from seiops.objectstore import open_store
+from seiops.shadow.manifest import read_chain
 from seiops.sidecar import settings
 from seiops.sidecar.task import TaskContext, TaskError
 from seiops.sidecar.tasks.evm_logical_digest import run
 from support.digest_recorded import Unpacker
 from support.digest_reports import report
+from support.silent import Silent
 
 HEIGHT = 100
 
@@ -167,6 +171,23 @@ async def test_shard_trees_are_published_beside_the_records_and_sealed(world: Wo
     found = await asyncio.to_thread(CliRunner().invoke, digest_cli, ["diff", *urls, "--format", "json"])
     assert found.exit_code == 2, found.output
     assert json.loads(found.output)["shards"]
+
+
+async def test_the_run_writes_a_manifest_that_verifies(world: World, unpacked: Unpacker) -> None:
+    folder = unpacked("tiny")
+    world.flatkv_dir = folder / "FLATDIR"
+    result = await world.run(engine="native", memiavlDir=str(folder / "MEMDIR"), height=8)
+    store = open_store(f"{world.bucket.as_uri()}/dig")
+    entries = [entry async for entry, _ in read_chain(store, result["manifest"])]
+    assert [entry.kind for entry in entries] == ["run", "tree", "tree", "digest", "digest", "end"]
+    assert {entry.key: entry.sha256 for entry in entries if entry.key} == {
+        one["key"].removeprefix("dig/"): one["sha256"] for one in result["shardTrees"] + result["records"]
+    }
+    found = await verify(store, "x", Silent())
+    assert found.findings == []
+    assert (found.runs[0].verdict, found.runs[0].finished, found.runs[0].info["chain"]) == ("match", True, "x")
+    (world.bucket / result["shardTrees"][0]["key"]).write_bytes(gzip.compress(b"{}"))
+    assert {one.name for one in (await verify(store, "x", Silent())).findings} == {"seal-differs", "size-differs"}
 
 
 async def test_shard_trees_can_be_left_out(world: World, unpacked: Unpacker) -> None:

@@ -81,11 +81,8 @@ async def _export(ctx: TaskContext, request: Request, start: Start) -> dict[str,
     shelf = _shelf(ctx, request, start)
 
     def on_page(published: Published, last: int) -> None:
-        attrs = {
-            "start": (last - start.height) // pages.EXPORT_PAGE * pages.EXPORT_PAGE + start.height,
-            "end": last,
-            "bucket": request.bucket,
-        }
+        first = last - (last - start.height) % pages.EXPORT_PAGE
+        attrs = {"start": first, "end": last, "bucket": request.bucket}
         ctx.log.info("exporting result page", extra={"attrs": attrs})
         done = last - start.height + 1
         total = end - start.height + 1
