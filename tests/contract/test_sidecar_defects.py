@@ -34,4 +34,4 @@ def test_every_fixed_defect_names_a_test_and_a_place() -> None:
         assert re.search(r"`tests/[\w/]+\.py", test), name
         for place in re.findall(r"`([\w/]+(?:\.py)?)`", where):
             path = ROOT / "src" / "seiops" / place
-            assert path.exists() or "/" not in place and place != "objectstore", f"{name}: {place}"
+            assert path.exists() or ("/" not in place and place != "objectstore"), f"{name}: {place}"

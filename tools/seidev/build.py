@@ -33,7 +33,7 @@ HERE = Path(__file__).resolve().parent.parent
 OLDEST_GO = (1, 25)
 KUBERNETES_VERSION = "v1.35.4"
 # What the compiler writes at the worst moment: its cache and as much again in temporary files.
-DISK_BYTES = {"servers": 5 << 30, "s3": 1 << 30, "helm": 1 << 30}
+DISK_BYTES = {"servers": 5 << 30, "s3": 1 << 30, "helm": 1 << 30, "leveldb": 1 << 28}
 PLAIN_PROGRESS_SECONDS = 15.0
 
 OnLine = Callable[[str], None]
@@ -83,7 +83,15 @@ HELM = Kit(
     ldflags="-s -w",
     about="helm-render, Helm's template engine (about half a minute on two cores)",
 )
-KITS = (SERVERS, S3, HELM)
+LEVELDB = Kit(
+    name="leveldb",
+    package=".",
+    output="goleveldb",
+    programs=("goleveldb",),
+    ldflags="-s -w",
+    about="goleveldb, seid's LevelDB library (some seconds)",
+)
+KITS = (SERVERS, S3, HELM, LEVELDB)
 
 
 @dataclass(frozen=True)
@@ -139,6 +147,11 @@ def versitygw(console: Console | None = None) -> Path:
 def helm_render(console: Console | None = None) -> Path:
     """`helm-render CHART NAMESPACE [VALUES.yaml]` prints what `helm template --include-crds` would."""
     return obtain(HELM, console) / "helm-render"
+
+
+def goleveldb(console: Console | None = None) -> Path:
+    """`goleveldb print|apply DIR`: see its main.go."""
+    return obtain(LEVELDB, console) / "goleveldb"
 
 
 def obtain(kit: Kit, console: Console | None = None) -> Path:
@@ -351,6 +364,7 @@ def main() -> int:
         print(programs.etcd.parent)
         print(versitygw(console).parent)
         print(helm_render(console).parent)
+        print(goleveldb(console).parent)
         _browser(console)
     except ToolError as error:
         console.print(f"error: {error}", style="red", markup=False, highlight=False)

@@ -135,7 +135,7 @@ async def test_restart_of_a_held_node_is_refused_before_anything_is_stopped(
         return True
 
     monkeypatch.setattr(ctx.records, "held", held)
-    with pytest.raises(TaskError, match="^restart-seid: the node is held by mark-not-ready"):
+    with pytest.raises(TaskError, match=r"^restart-seid: the node is held by mark-not-ready"):
         await restart_seid.run(ctx, {})
     assert child.process.poll() is None
 
