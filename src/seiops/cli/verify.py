@@ -88,13 +88,14 @@ def _attestation(file: Path | None, key: Path | None) -> Attested | None:
         return None
     if key is None:
         raise CannotCheckError("--attestation needs --key PUBLIC.pem: without a key a signature says nothing")
+    public = signing.public_key(key)
     if file.stat().st_size > dsse.LARGEST_ENVELOPE:
         raise CannotCheckError(f"{file}: larger than {dsse.LARGEST_ENVELOPE} bytes, which no attestation is")
     try:
         envelope = dsse.parse(file.read_bytes())
     except dsse.EnvelopeError as error:
         raise CannotCheckError(f"{file}: not a DSSE envelope: {error}") from error
-    return attestation.check(envelope, signing.public_key(key), str(file))
+    return attestation.check(envelope, public, str(file))
 
 
 def _show_offline(file: str, checked: Attested, output: Output) -> None:
