@@ -230,8 +230,8 @@ def _receipts(view: BlockView) -> Iterator[str]:
         yield ""
     yield f"**Total transactions:** {layer.total_txs}"
     if not layer.tx_count_match:
-        yield from ("", "**Transaction count mismatch**: the nodes hold different numbers of results.")
-    yield from ("", f"**Divergent transactions:** {len(layer.divergences)}")
+        yield "**Transaction count mismatch**: the nodes hold different numbers of results."
+    yield f"**Divergent transactions:** {len(layer.divergences)}"
     by_tx: dict[str, list[Difference]] = {}
     for one in view.finding.differences:
         if one.layer == "1":
@@ -252,7 +252,7 @@ def _state(view: BlockView) -> Iterator[str]:
             return
         yield ""
     yield f"**Accounts checked:** {layer.accounts_checked} &nbsp;&nbsp; **Keys checked:** {layer.keys_checked}"
-    yield from ("", f"**Divergent keys:** {len(layer.divergences)}")
+    yield f"**Divergent keys:** {len(layer.divergences)}"
     if layer.divergences:
         yield ""
         rows = [(one.kind, one.addr, one.slot or DASH, one.shadow, one.canonical) for one in layer.divergences]
