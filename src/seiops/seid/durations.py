@@ -55,6 +55,8 @@ def _pair(rest: str, text: str) -> tuple[int, str]:
     whole, fraction = number.group(1), number.group(3) or ""
     if not whole and not fraction:
         raise _invalid(text)
+    if int(whole or "0") > _LIMIT:
+        raise _invalid(text)
     after = rest[number.end() :]
     found = _UNIT.match(after)
     name = found.group() if found else ""

@@ -14,15 +14,16 @@ from seiops.seid.durations import DurationError, parse_duration
 from seiops.seid.quoting import quoted
 from seiops.seid.schema import Field, Schema, Value
 
-_BLANKS = re.compile(r"[ \t\r\v\f]*")
+_BLANKS = re.compile(r"(?:[ \t\v\f\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]|\r(?!\n))*")
 _TRUE = ("true", "1", "yes")
 _FALSE = ("false", "0", "no")
+# What was taken for the beginning of a word stays part of the number, which is then none.
 _FLOAT = re.compile(
-    r"(?P<nan>nan)|[+-]?(?:(?P<inf>inf)"
-    r"|(?P<hex>0x[0-9a-f_]*(?:\.[0-9a-f_]*)?(?:p[+-]?[0-9_]*)?)"
-    r"|(?P<dec>[0-9_]*(?:\.[0-9_]*)?)(?P<exp>[ep][+-]?[0-9_]*)?)",
+    r"nan|(?:na?)?[+-]?(?:inf|(?:in?)?(?:0x[0-9a-f_]*(?:\.[0-9a-f_]*)?(?:p[+-]?[0-9_]*)?"
+    r"|[0-9_]*(?:\.[0-9_]*)?(?:[ep][+-]?[0-9_]*)?))",
     re.IGNORECASE | re.ASCII,
 )
+_STRAY_UNDERSCORE = re.compile(r"(?<![0-9a-fA-FxX])_|_(?![0-9a-fA-F])")
 
 
 class OverrideError(ValueError):
@@ -85,7 +86,7 @@ def _number_text(text: str) -> str:
     rest = text[blanks.end() :] if blanks else text
     if not rest:
         raise _ReasonError("EOF")
-    if rest[0] == "\n":
+    if rest.startswith(("\n", "\r\n")):
         raise _ReasonError("unexpected newline")
     return rest
 
@@ -116,26 +117,39 @@ def _float(text: str) -> float:
     rest = _number_text(text)
     found = _FLOAT.match(rest)
     token = found.group() if found else ""
+    mantissa, mark, exponent = token.partition("p")
     try:
-        value = _float_value(token)
-    except (ValueError, OverflowError):
+        if mark and "x" not in mantissa.lower():
+            # a decimal mantissa with a power-of-two exponent, which only this grammar knows
+            value = math.ldexp(_float_value(mantissa), _exponent(exponent, token))
+        else:
+            value = _float_value(token)
+    except _ReasonError:
+        raise
+    except OverflowError:
+        value = math.inf
+    except ValueError:
         raise _ReasonError(f"strconv.ParseFloat: parsing {quoted(token)}: invalid syntax") from None
-    if math.isinf(value) and "inf" not in token.lower():
+    if math.isinf(value) and "inf" not in token.lower() and not (mark and "x" not in mantissa.lower()):
         raise _ReasonError(f"strconv.ParseFloat: parsing {quoted(token)}: value out of range")
     return value
 
 
+def _exponent(digits: str, token: str) -> int:
+    if not re.fullmatch(r"[+-]?[0-9]+", digits, re.ASCII):
+        raise _ReasonError(f"strconv.Atoi: parsing {quoted(token)}: invalid syntax")
+    return int(digits)
+
+
 def _float_value(token: str) -> float:
+    if _STRAY_UNDERSCORE.search(token):
+        raise ValueError("an underscore that separates nothing")
     plain = token.replace("_", "")
     lower = plain.lower()
     if "0x" in lower:
         if "p" not in lower:
             raise ValueError("a hexadecimal float needs an exponent")
         return float.fromhex(plain)
-    if "p" in plain:
-        # a decimal mantissa with a power-of-two exponent, which only this grammar knows
-        mantissa, exponent = plain.split("p", 1)
-        return math.ldexp(float(mantissa), int(exponent))
     return float(plain)
 
 
