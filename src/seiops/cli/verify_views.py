@@ -26,7 +26,7 @@ from seiops.evidence.runs import Run
 from seiops.evidence.statement import Predicate
 from seiops.evidence.verify import Verification
 
-WIDTH = 110
+WIDTH = 140
 SHOWN_FINDINGS = 200
 
 
