@@ -51,7 +51,11 @@ def headline(summary: Summary) -> str:
         return "Nothing was compared here"
     if counts["diverged"]:
         share = f"{blocks(counts['diverged'])} of {number(total)} {_differ(counts['diverged'])}"
-        return f"{share}, all in descriptive fields only" if summary.descriptive == counts["diverged"] else share
+        if not summary.descriptive:
+            return share
+        settled = counts["diverged"] - summary.descriptive
+        where = f"{number(settled)} of them in what the chain settles" if settled else "all in descriptive fields only"
+        return f"{share}, {where}"
     if summary.verdict == "diverged":
         return f"No block differs, but a digest of the whole state does ({blocks(total)} compared)"
     if summary.verdict == "incomplete":

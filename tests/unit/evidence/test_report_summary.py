@@ -74,7 +74,7 @@ async def test_planted_run_in_numbers(store: Store) -> None:
     texts = " ".join(one.text for one in advice(found))
     assert "Begin with block 120" in texts
     assert "2 blocks could not be decided (pruned)" in texts
-    assert headline(found) == "3 blocks of 300 differ"
+    assert headline(found) == "3 blocks of 300 differ, 2 of them in what the chain settles"
 
 
 async def test_clean_run_says_what_it_does_not_prove(store: Store) -> None:
