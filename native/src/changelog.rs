@@ -1,6 +1,7 @@
 //! memiavl's write-ahead log: entries in segment files, and which of their writes concern one tree
 //! (docs/contracts/digest.md 3.5 to 3.7).
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -70,7 +71,15 @@ impl Span {
 ///
 /// A hole between the snapshot and the first entry, between entries, or between segments is refused: upstream replays over it in
 /// silence and prints the digest of a state that never existed. Segments that lie wholly below the first entry are not read.
-pub fn replay(segments: &[Segment], tree: &[u8], span: Span, limits: Limits<'_>) -> Result<Replay> {
+///
+/// `trees` are the names of the snapshot's trees: a log that writes to, renames or removes any other is refused, as upstream does.
+pub fn replay(
+    segments: &[Segment],
+    trees: BTreeSet<Vec<u8>>,
+    tree: &[u8],
+    span: Span,
+    limits: Limits<'_>,
+) -> Result<Replay> {
     let mut logs = Logs::default();
     let last = segments.len().saturating_sub(1);
     let numbers: Vec<u32> = segments
@@ -80,12 +89,19 @@ pub fn replay(segments: &[Segment], tree: &[u8], span: Span, limits: Limits<'_>)
         .collect::<Result<_>>()?;
     let first = needed_from(segments, &numbers, &logs, span.first);
     let (segments, numbers) = (&segments[first..], &numbers[first..]);
+    let mut trees = trees;
     let mut upgrades = Vec::new();
     let mut reached = span.after;
     walk(segments, numbers, &logs, span, &mut |_, version, entry| {
         reached = version;
-        collect_upgrades(entry, version, &mut upgrades)
+        let before = upgrades.len();
+        collect_upgrades(entry, version, &mut upgrades)?;
+        rename(&mut trees, &upgrades[before..])?;
+        check_names(&trees, entry, version)
     })?;
+    if !trees.contains(tree) {
+        return Err(Error::store(format!("memiavl tree \"{}\" not found", String::from_utf8_lossy(tree))));
+    }
     let lineage = trace(tree, span, &upgrades)?;
     let mut found = Writes::default();
     walk(segments, numbers, &logs, span, &mut |(segment, base), version, entry| {
@@ -223,6 +239,52 @@ fn collect_upgrades(entry: &[u8], version: u64, into: &mut Vec<Upgrade>) -> Resu
             }
         }
         into.push(upgrade);
+    }
+    Ok(())
+}
+
+/// Apply one entry's upgrades to the set of trees.
+fn rename(trees: &mut BTreeSet<Vec<u8>>, upgrades: &[Upgrade]) -> Result<()> {
+    let mut conflict = None;
+    for upgrade in upgrades {
+        let gone = if upgrade.delete { &upgrade.name } else { &upgrade.rename_from };
+        if !gone.is_empty() && !trees.remove(gone) {
+            let name = String::from_utf8_lossy(gone);
+            return Err(Error::store(format!("process log failed, unknown tree name {name}")));
+        }
+        if !upgrade.delete && !trees.insert(upgrade.name.clone()) {
+            conflict.get_or_insert(&upgrade.name);
+        }
+    }
+    match conflict {
+        None => Ok(()),
+        Some(name) => {
+            let name = String::from_utf8_lossy(name);
+            Err(Error::store(format!("process log failed, memiavl tree name conflicts: {name}")))
+        }
+    }
+}
+
+/// Every changeset of an entry must be for a tree that exists.
+fn check_names(trees: &BTreeSet<Vec<u8>>, entry: &[u8], version: u64) -> Result<()> {
+    let mut reader = Reader::new(entry);
+    while !reader.is_empty() {
+        let (2, Field::Bytes(set, _)) = reader.field().ok_or_else(|| cut(version))? else {
+            continue;
+        };
+        let mut name: &[u8] = b"";
+        let mut fields = Reader::new(set);
+        while !fields.is_empty() {
+            if let (2, Field::Bytes(text, _)) = fields.field().ok_or_else(|| cut(version))? {
+                name = text;
+            }
+        }
+        if !trees.contains(name) {
+            return Err(Error::store(format!(
+                "process log failed, unknown tree name {} during WAL replay (missing initial stores / upgrades)",
+                String::from_utf8_lossy(name)
+            )));
+        }
     }
     Ok(())
 }

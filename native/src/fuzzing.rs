@@ -44,7 +44,8 @@ pub fn wire(data: &[u8]) {
 pub fn changelog(data: &[u8]) {
     on_disk("00000000000000000001", data, |path| {
         let segments = [Segment { path: path.to_path_buf(), first_index: 1 }];
-        if let Ok(found) = replay(&segments, b"evm", Span::behind(0, None), limits(path)) {
+        let trees = [b"evm".to_vec(), b"bank".to_vec()].into();
+        if let Ok(found) = replay(&segments, trees, b"evm", Span::behind(0, None), limits(path)) {
             let state = State { tree: None, overlay: found.overlay };
             scan(&state);
         }

@@ -143,7 +143,10 @@ impl<'a> Run<'a> {
 }
 
 fn failed(directory: &Path, error: &std::io::Error) -> Error {
-    Error::file(directory, format!("cannot spill the writes of the log here ({error}); set TMPDIR to a directory with room"))
+    Error::file(
+        directory,
+        format!("cannot spill the writes of the log here ({error}); set TMPDIR to a directory with room"),
+    )
 }
 
 /// What a run has next. The heap gives the smallest key first, of equal keys the oldest write.

@@ -32,8 +32,8 @@ from replay.stores_worker import run as run_command
 from seiops.digest.engines import has_native
 
 NATIVE = ("--engine", "native")
-NATIVE_DECLINES = re.compile(r"(?:the native engine needs (?:it|both)|by the reference engine only)\n$")
-"""A snapshot without sound index files, a listing of misc rows: the reference engine's; `auto` hands it over."""
+NATIVE_DECLINES = re.compile(r"the native engine needs (?:it|both)\n$")
+"""A snapshot without sound index files is the reference engine's; `auto` hands it over."""
 WINDOW = 1 << 27
 PLACEHOLDERS = {"memiavl": "MEMDIR", "flatkv": "FLATDIR"}
 LOG_LINE = re.compile(r"time=")

@@ -39,15 +39,16 @@ pub struct PyMemiavl {
 
 #[pymethods]
 impl PyMemiavl {
-    /// Open tree `tree` of `snapshot` (a directory), whose state is `version`, and overlay `segments` ((path, first index) in
+    /// Open tree `tree` of `snapshot` (a directory that holds `trees`), whose state is `version`, and overlay `segments` ((path, first index) in
     /// order) from version `first` (None: the next one) up to `upto` (None: to the end of the log). Without segments the
     /// snapshot is the state. More than `held` writes spill into unlinked files in `spill_dir`.
     #[staticmethod]
-    #[pyo3(signature = (snapshot, tree, version, segments, spill_dir, first=None, upto=None, threads=1, held=HELD))]
+    #[pyo3(signature = (snapshot, trees, tree, version, segments, spill_dir, first=None, upto=None, threads=1, held=HELD))]
     #[expect(clippy::too_many_arguments, reason = "keyword arguments of a Python call")]
     fn open(
         py: Python<'_>,
         snapshot: PathBuf,
+        trees: Vec<String>,
         tree: &str,
         version: u64,
         segments: Vec<(PathBuf, u64)>,
@@ -64,7 +65,9 @@ impl PyMemiavl {
                 let segments: Vec<Segment> =
                     segments.into_iter().map(|(path, first_index)| Segment { path, first_index }).collect();
                 let span = Span { after: version, first: first.unwrap_or(version + 1), upto };
-                let found = replay(&segments, tree.as_bytes(), span, Limits { held, spill_dir: &spill_dir, threads })?;
+                let trees = trees.into_iter().map(String::into_bytes).collect();
+                let found =
+                    replay(&segments, trees, tree.as_bytes(), span, Limits { held, spill_dir: &spill_dir, threads })?;
                 (found.base_tree, found.version, found.overlay)
             };
             let tree = base

@@ -144,7 +144,39 @@ def test_a_log_that_begins_elsewhere_is_refused(
         engine.open_memiavl(str(tmp_path), 0, OpenMode.REPLAY, OpenOptions())
 
 
+@pytest.mark.parametrize("engine", BOTH, ids=["reference", "native"])
+@pytest.mark.parametrize(
+    ("block", "text"),
+    [
+        (Block(BASE + 2, [("bnak", [(b"a", b"b")])]), "unknown tree name bnak during WAL replay"),
+        (Block(BASE + 2, [], [Upgrade("new", rename_from="bnak")]), "process log failed, unknown tree name bnak"),
+        (Block(BASE + 2, [], [Upgrade("bnak", delete=True)]), "process log failed, unknown tree name bnak"),
+        (Block(BASE + 2, [], [Upgrade("bank")]), "memiavl tree name conflicts: bank"),
+        (Block(BASE + 2, [], [Upgrade("evm", delete=True)]), 'memiavl tree "evm" not found'),
+    ],
+)
+def test_a_log_for_other_trees_than_there_are_is_refused(
+    engine: Engine, block: Block, text: str, tmp_path: Path
+) -> None:
+    write_snapshot(tmp_path, BASE, {"bank": {}, "evm": {b"\x01": (b"x", 3)}})
+    point_current(tmp_path, BASE)
+    write_changelog(tmp_path, [Block(BASE + 1, [("evm", [(b"\x02", b"y")])]), block], [])
+    assert engine.open_memiavl(str(tmp_path), BASE + 1, OpenMode.REPLAY, OpenOptions()).version == BASE + 1
+    with pytest.raises(DigestError, match=text):
+        engine.open_memiavl(str(tmp_path), 0, OpenMode.REPLAY, OpenOptions())
+
+
+@pytest.mark.parametrize("engine", BOTH, ids=["reference", "native"])
+def test_a_snapshot_whose_other_trees_are_incomplete_is_refused(engine: Engine, tmp_path: Path) -> None:
+    many_writes(tmp_path)
+    write_snapshot(tmp_path, BASE + 1, {"bank": {}, "evm": {}})
+    (tmp_path / f"snapshot-{BASE + 1:020d}" / "bank" / "nodes").unlink()
+    with pytest.raises(DigestError, match=r"bank/nodes: no such file or directory"):
+        engine.open_memiavl(str(tmp_path), BASE + 1, OpenMode.REPLAY, OpenOptions())
+
+
 def test_the_kernel_opens_a_snapshot_without_a_log(tmp_path: Path) -> None:
     write_snapshot(tmp_path, 7, {"evm": {b"\x01": (b"x", 3)}})
-    state = _native.MemiavlState.open(str(tmp_path / "snapshot-00000000000000000007"), "evm", 7, [], str(tmp_path))
+    snapshot = str(tmp_path / "snapshot-00000000000000000007")
+    state = _native.MemiavlState.open(snapshot, ["evm"], "evm", 7, [], str(tmp_path))
     assert (state.version, state.leaves, state.overlay_rows, state.spilled) == (7, 1, 0, False)

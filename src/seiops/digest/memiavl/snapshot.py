@@ -171,10 +171,15 @@ class TreeFiles:
         return leaves
 
     def iterate(self) -> Iterator[Leaf]:
-        """Leaves in key order, with their versions."""
+        """Leaves in key order, with their versions. Together they are the whole of `kvs`, one behind the other."""
         data, records = self.kvs.data, self.leaves.data
+        value_end = 0
         for index in range(self.leaf_count):
             version, key_length, offset, _ = _LEAF.unpack_from(records, index * RECORD_LENGTH)
+            if offset != value_end:
+                raise DigestError(
+                    f"{self.leaves.path}: leaf {index} begins at {offset} of kvs, but the one before it ends at {value_end}"
+                )
             if offset + 4 + key_length + 4 > self.kvs.size:
                 raise DigestError(f"{self.kvs.path}: leaf {index} lies outside the file")
             if _LE32.unpack_from(data, offset)[0] != key_length:
@@ -184,6 +189,8 @@ class TreeFiles:
             if value_end > self.kvs.size:
                 raise DigestError(f"{self.kvs.path}: the value of leaf {index} lies outside the file")
             yield Leaf(data[offset + 4 : key_end], data[key_end + 4 : value_end], version)
+        if value_end != self.kvs.size:
+            raise DigestError(f"{self.kvs.path}: bytes from {value_end} on belong to no leaf")
 
     def leaf_record(self, index: int) -> LeafRecord:
         return LeafRecord(*_LEAF.unpack_from(self.leaves.data, index * RECORD_LENGTH))

@@ -32,6 +32,7 @@ from seiops.digest.native.bridge import (
     totals_of,
     translated,
 )
+from seiops.digest.pebble.directory import survey
 
 OPEN_ATTEMPTS = 3
 
@@ -194,9 +195,10 @@ def _open_databases(layout: SnapshotLayout) -> tuple[list[NativeDatabase], int]:
 def _open_database(layout: SnapshotLayout, name: str) -> NativeDatabase:
     path = layout.database_path(name)
     try:
+        survey(path)  # markers, format and comparer: what is refused for its format is refused by both engines
         handle = translated(lambda: _native.Database.open(str(path)))
     except DigestError as error:
-        raise DigestError(f"failed to open {name} DB: open {path}: failed to open database: {error}") from error
+        raise type(error)(f"failed to open {name} DB: open {path}: failed to open database: {error}") from error
     return NativeDatabase(name, path, handle, load_meta(name, _MetaRows(handle)))
 
 

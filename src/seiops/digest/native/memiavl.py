@@ -10,7 +10,7 @@ from seiops.digest.engine import Inspection, InspectQuery, OpenOptions, ScanHook
 from seiops.digest.errors import DigestError, ReferenceOnlyError
 from seiops.digest.files import join_path
 from seiops.digest.memiavl.changelog import list_segments
-from seiops.digest.memiavl.replay import base_directory
+from seiops.digest.memiavl.replay import base_directory, check_trees, tree_names
 from seiops.digest.memiavl.snapshot import EVM_TREE, read_multi_tree_metadata
 from seiops.digest.memiavl.source import SnapshotTree
 from seiops.digest.model import Backend, Normalization, OpenMode, Row, Tally, Totals, Verification
@@ -120,7 +120,9 @@ def open_snapshot(root: str, height: int, options: OpenOptions) -> NativeMemiavl
     base = str(Path(source.tree_dir).parent)
     _require_index_files(source.tree_dir)
     root_hash = _stored_root(base) if options.verification is Verification.FULL else None
-    state = translated(lambda: _native.MemiavlState.open(base, EVM_TREE, source.version, [], spill_directory(options)))
+    state = translated(
+        lambda: _native.MemiavlState.open(base, [], EVM_TREE, source.version, [], spill_directory(options))
+    )
     return NativeMemiavl(state, OpenMode.SNAPSHOT, source.tree_dir, root_hash, options)
 
 
@@ -144,11 +146,14 @@ def _stored_root(base: str) -> bytes | None:
 def open_replayed(root: str, height: int, options: OpenOptions) -> NativeMemiavl:
     base = base_directory(root, height)
     metadata = read_multi_tree_metadata(base)
+    trees = tree_names(base)
+    check_trees(base, trees)
     needs_log = height == 0 or height > metadata.version
     segments = list_segments(Path(root) / "changelog") if needs_log else []
     state = translated(
         lambda: _native.MemiavlState.open(
             base,
+            trees,
             EVM_TREE,
             metadata.version,
             [(str(segment.path), segment.index) for segment in segments],
