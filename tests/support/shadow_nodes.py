@@ -280,6 +280,7 @@ class Heard:
     blocks: list[Compared] = field(default_factory=list)
     layers: list[int] = field(default_factory=list)
     stuck_at: list[int] = field(default_factory=list)
+    gaps: list[int] = field(default_factory=list)
     pages: list[tuple[int, int]] = field(default_factory=list)
     head: int = 0
     page: asyncio.Event = field(default_factory=asyncio.Event)
@@ -294,6 +295,9 @@ class Heard:
 
     def stuck(self, height: int, error: str) -> None:
         self.stuck_at.append(height)
+
+    def passed_over(self, height: int) -> None:
+        self.gaps.append(height)
 
     def published(self, start: int, end: int) -> None:
         self.pages.append((start, end))

@@ -6,10 +6,11 @@ import aiohttp
 
 from seiops.seid.bulk import BulkReader
 from seiops.seid.evm import EvmClient
-from seiops.shadow.compare import Comparator, Tracer
+from seiops.shadow.compare import Comparator
 from seiops.shadow.request import Request, RequestError
 from seiops.shadow.sides import Side
 from seiops.shadow.touched import TraceError, watched
+from seiops.shadow.tracing import Tracer
 
 TRACE_TIMEOUT_S = 60.0
 READ_TIMEOUT_S = 30.0

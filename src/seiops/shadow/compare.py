@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 
 from seiops.seid.bulk import HeightNotReadyError, HeightPrunedError, Want
 from seiops.seid.comet import CometError
-from seiops.seid.evm import Call, EvmClient, EvmError
+from seiops.seid.evm import EvmError
 from seiops.shadow.receipts import (
     Block,
     ReceiptComparison,
@@ -22,18 +22,16 @@ from seiops.shadow.receipts import (
     ShapeError,
     check_headers,
     compare_receipts,
-    evm_hashes,
     parse_block,
     parse_results,
     unreadable,
 )
+from seiops.shadow.roots import results_root
 from seiops.shadow.sides import Patience, Side, read_blocks, read_state
 from seiops.shadow.statereads import StateComparison, compare_state, keys_of
-from seiops.shadow.touched import Touched, TraceError, parse_count, parse_trace
+from seiops.shadow.touched import Touched, TraceError
+from seiops.shadow.tracing import Trace, Tracer, held_against, is_busy, traced
 from seiops.shadow.verdicts import Compared, HeaderComparison, Unread
-
-_TRACE_OPTIONS = {"tracer": "prestateTracer", "tracerConfig": {"diffMode": True}}
-_BUSY = "concurrency limit"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,28 +39,18 @@ class Depth:
     """How deep every block is looked into. `first`: the first height of the run.
 
     `gas`: read block results for their gas also where no other layer needs them. `after_snapshot`: the height whose
-    trace cannot work because the node was restored right below it (T13), 0 for none.
+    trace cannot work because the node was restored right below it (T13), 0 for none. At every `read_set_every`th height
+    what was only read is compared, too (0: nowhere); at every `sweep_every`th the watched accounts.
     """
 
     migration: bool = False
     gas: bool = False
     first: int = 1
     after_snapshot: int = 0
+    read_set_every: int = 0
+    sweep_every: int = 1
     rules: ReceiptRules = field(default_factory=ReceiptRules)
     patience: Patience = field(default_factory=Patience)
-
-
-@dataclass(slots=True)
-class Tracer:
-    """A node that is asked what a block touched. `side` is whose receipts its traces are held against.
-
-    A node of `optional` that has no `debug` namespace is left out; the first tracer has to answer.
-    """
-
-    side: str
-    evm: EvmClient
-    optional: bool = False
-    missing: bool = False
 
 
 @dataclass(slots=True)
@@ -163,8 +151,9 @@ class Comparator:
             height, layer0 = block.compared.height, block.compared.layer0
             txs = (layer0.shadow.txs, layer0.canonical.txs)
             found = self._receipts_at(height, answers, block, txs)
-            if self.depth.migration or not found.reason or found.divergences or found.reason == "incomplete-results":
+            if self.depth.migration or not found.reason or found.differs or found.reason == "incomplete-results":
                 block.compared.layer1 = found
+            block.compared.roots = _roots(block.results)
 
     def _receipts_at(
         self, height: int, answers: _Answers, block: _Block, txs: tuple[int | None, int | None]
@@ -188,40 +177,29 @@ class Comparator:
         """Traces of the whole group in one request a node, then all reads of the group in one request a node."""
         if not self.tracers or not blocks:
             return
-        traces = await asyncio.gather(*(self._traced(tracer, blocks) for tracer in self.tracers))
+        depth = self.depth
+        traces = await asyncio.gather(
+            *(
+                traced(tracer, [(b.compared.height, b.results.get(tracer.side)) for b in blocks], depth.read_set_every,
+                       depth.patience)
+                for tracer in self.tracers
+            )
+        )  # fmt: skip
         touched = []
         for index, block in enumerate(blocks):
             block.compared.layer2 = StateComparison()
             whole = Touched()
-            whole.merge(self.watched)
-            seen: list[_Trace] = []
+            if block.compared.height % depth.sweep_every == 0:
+                whole.merge(self.watched)
+            seen: list[Trace] = []
             for per_tracer in traces:
                 trace = per_tracer[index]
                 # nodes that agree give the same trace; once is enough
                 if trace is not None and trace not in seen:
                     seen.append(trace)
-                    self._merge(whole, _held_against(trace), block)
+                    self._merge(whole, held_against(trace), block)
             touched.append(whole)
         await self._read(blocks, touched)
-
-    async def _traced(self, tracer: Tracer, blocks: Sequence[_Block]) -> list[_Trace | None]:
-        if tracer.missing:
-            return [None] * len(blocks)
-        calls = []
-        for block in blocks:
-            quantity = hex(block.compared.height)
-            calls.append(Call("debug_traceBlockByNumber", [quantity, _TRACE_OPTIONS]))
-            calls.append(Call("eth_getBlockTransactionCountByNumber", [quantity]))
-        answers = await read_state(tracer.evm, calls, self.depth.patience)
-        found: list[_Trace | None] = []
-        for index, block in enumerate(blocks):
-            trace, count = answers[2 * index], answers[2 * index + 1]
-            if tracer.optional and isinstance(trace, EvmError) and trace.method_missing:
-                tracer.missing = True
-                found.append(None)
-            else:
-                found.append(_Trace(trace, count, block.results.get(tracer.side)))
-        return found
 
     @staticmethod
     def _merge(whole: Touched, found: Touched | EvmError | TraceError, block: _Block) -> None:
@@ -305,39 +283,15 @@ def _methods(wide: bool) -> tuple[str, ...]:
     return ("block", "block_results") if wide else ("block",)
 
 
-@dataclass(frozen=True, slots=True)
-class _Trace:
-    """What one node said a block touched, how many transactions it counts, and its receipts."""
-
-    trace: bytes | EvmError
-    count: bytes | EvmError
-    results: Results | None
-
-
-def _held_against(asked: _Trace) -> Touched | EvmError | TraceError:
-    """The trace with what it lacks; the node's own count and its receipts say what it should hold."""
-    trace, count, results = asked.trace, asked.count, asked.results
-    if isinstance(trace, EvmError):
-        return trace
+def _roots(results: dict[str, Results]) -> tuple[str, str] | None:
+    if len(results) < len(_SIDES):
+        return None
+    shadow, canonical = (results[side] for side in _SIDES)
     try:
-        found = parse_trace(trace)
-    except TraceError as error:
-        return error
-    expected = None
-    if isinstance(count, EvmError):
-        # a node that does not offer the count at all is held against its receipts alone
-        if not count.method_missing:
-            found.problems.append(f"incomplete trace: the node's count of transactions is not known: {count}")
-    else:
-        try:
-            expected = parse_count(count)
-        except TraceError as error:
-            found.problems.append(f"incomplete trace: {error}")
-    try:
-        found.miss(evm_hashes(results) if results is not None else (), expected)
-    except ShapeError as error:
-        found.problems.append(f"incomplete trace: {error}")
-    return found
+        ours = results_root(shadow)
+        return ours, ours if shadow.raw == canonical.raw else results_root(canonical)
+    except ShapeError:
+        return None
 
 
 def _why(error: Exception) -> str:
@@ -346,6 +300,6 @@ def _why(error: Exception) -> str:
         return "not-ready"
     if isinstance(error, HeightPrunedError) or "pruned" in text or "max lookback" in text:
         return "pruned"
-    if _BUSY in text or "execution timeout" in text:
+    if is_busy(error) or "execution timeout" in text:
         return "trace-limit"
     return "timeout" if "no answer within" in text else "rpc"

@@ -17,7 +17,7 @@ from seiops.objectstore import StoreError
 from seiops.shadow import reports
 from seiops.shadow.compare import Comparator
 from seiops.shadow.manifest import What
-from seiops.shadow.pages import COMPARE_PAGE, Shelf, now, report_key
+from seiops.shadow.pages import COMPARE_PAGE, Shelf, compare_key, now, report_key
 from seiops.shadow.pipeline import groups, in_order
 from seiops.shadow.verdicts import Compared, Gap, Unread
 
@@ -38,6 +38,7 @@ class Watcher(Protocol):
     def compared(self, block: Compared) -> None: ...
     def diverged(self, layer: int) -> None: ...
     def stuck(self, height: int, error: str) -> None: ...
+    def passed_over(self, height: int) -> None: ...
     def published(self, start: int, end: int) -> None: ...
     def heads(self, shadow: int) -> None: ...
 
@@ -98,7 +99,10 @@ class Loop:
     height: int = 0
     reports: list[str] = field(default_factory=list)
     report_errors: list[str] = field(default_factory=list)
+    own_results: dict[str, int] = field(default_factory=lambda: {"checked": 0, "shadow": 0, "canonical": 0})
+    """Headers held against the receipts of the block before, and how often each side's own did not fit."""
     _stuck: _Stuck = field(default_factory=_Stuck)
+    _before: Compared | None = None
 
     async def run(self) -> str:
         """Why it ended: `end-height` or `divergence`, `indeterminate`. Raises FlushError, CancelledError.
@@ -135,7 +139,26 @@ class Loop:
                 return ended
         if self.page:
             await self._flush("flushing final comparison page")
+        if self.course.survey:
+            await self._second_pass()
         return "end-height"
+
+    async def _second_pass(self) -> None:
+        """What could not be decided may be decidable now; heights that still cannot be read stay undecided (9.3)."""
+        heights = sorted(self.shelf.progress.undecided)
+        if heights:
+            self.log.info("second pass over undecided heights", extra={"attrs": {"blocks": len(heights)}})
+        for at in range(0, len(heights), COMPARE_PAGE):
+            page = heights[at : at + COMPARE_PAGE]
+            parts = [page[first : first + GROUP] for first in range(0, len(page), GROUP)]
+            found = [one for part in parts for one in await self._settled_or(part, self._last_look)]
+            blocks = [one for one in found if isinstance(one, Compared)]
+            if not blocks:
+                continue
+            try:
+                await self.shelf.put_recheck(blocks)
+            except StoreError as error:
+                raise FlushError("flushing recheck page", error) from error
 
     async def _wait_for_blocks(self) -> int:
         while True:
@@ -167,12 +190,17 @@ class Loop:
             await window.aclose()
         return await self._bear_with(unread) if unread is not None else ""
 
-    async def _group(self, heights: range) -> list[Compared | Unread]:
+    async def _group(self, heights: Sequence[int]) -> list[Compared | Unread]:
+        return await self._settled_or(heights, self._deeper)
+
+    async def _settled_or(
+        self, heights: Sequence[int], look_deeper: Callable[[Sequence[int]], Awaitable[list[Compared | Unread]]]
+    ) -> list[Compared | Unread]:
         settled: list[Compared | Unread | None] = [None] * len(heights)
         if self.settle is not None:
             settled = [await self.settle(height) for height in heights]
         deeper = [height for height, one in zip(heights, settled, strict=True) if one is None]
-        answers = iter(await self._deeper(deeper)) if deeper else iter(())
+        answers = iter(await look_deeper(deeper)) if deeper else iter(())
         return [one if one is not None else next(answers) for one in settled]
 
     async def _deeper(self, heights: Sequence[int]) -> list[Compared | Unread]:
@@ -184,6 +212,9 @@ class Loop:
                     self.annotate(one)
         return found
 
+    async def _last_look(self, heights: Sequence[int]) -> list[Compared | Unread]:
+        return await self.comparator.group(heights, settle=True)
+
     async def _bear_with(self, unread: Unread) -> str:
         """A height that could not be evaluated is no result: the same height again after a pause (D-27 bounds it)."""
         seconds = self._stuck.at(unread.height)
@@ -194,12 +225,14 @@ class Loop:
         if self.course.survey and 0 < self.course.gap_after_s <= seconds:
             gap = Gap(unread.height, now(), self.comparator.depth.migration, unread.error)
             self.watcher.stuck(unread.height, unread.error)
+            self.watcher.passed_over(unread.height)
             await self._add(gap)
             return ""
         await asyncio.sleep(self.course.poll_s)
         return ""
 
     async def _take(self, block: Compared) -> str:
+        self._hold_against_the_block_before(block)
         self.watcher.compared(block)
         layer = block.divergence_layer
         if layer is None or (block.expected_gap and not self.course.survey):
@@ -214,6 +247,18 @@ class Loop:
         await self._halt(block, layer)
         return "indeterminate" if block.verdict == "indeterminate" else "divergence"
 
+    def _hold_against_the_block_before(self, block: Compared) -> None:
+        """A header shows what the receipts of the block before have to hash to, on each node's own account (9.1)."""
+        before, self._before = self._before, block
+        headers = (block.layer0.shadow.last_results_hash, block.layer0.canonical.last_results_hash)
+        if before is None or before.height != block.height - 1 or before.roots is None or not all(headers):
+            return
+        fits = (before.roots[0] == headers[0], before.roots[1] == headers[1])
+        block.layer0.own_results = fits
+        self.own_results["checked"] += 1
+        for side, fit in zip(("shadow", "canonical"), fits, strict=True):
+            self.own_results[side] += not fit
+
     async def _add(self, block: Compared | Gap) -> None:
         self.page.append(block)
         self.height = block.height + 1
@@ -222,7 +267,7 @@ class Loop:
 
     async def _flush(self, what: str) -> None:
         start, end = self.page[0].height, self.page[-1].height
-        attrs = {"blocks": len(self.page), "start": start, "end": end}
+        attrs = {"key": compare_key(self.shelf.prefix, start, end), "blocks": len(self.page)}
         self.log.info("flushing comparison page", extra={"attrs": attrs})
         try:
             await self.shelf.put_compare_page(self.page)

@@ -7,7 +7,7 @@ loses or doubles a block.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Callable
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,6 +21,8 @@ from seiops.shadow.progress import Progress
 from seiops.shadow.verdicts import Compared, Gap
 
 COMPARE_PAGE = 100
+MOST_UNDECIDED = 10_000
+"""Heights remembered for a second pass; a run with more of them has another problem, and its file stays small."""
 EXPORT_PAGE = 1000
 
 
@@ -35,6 +37,10 @@ def export_key(prefix: str, start: int, end: int) -> str:
 
 def compare_key(prefix: str, start: int, end: int) -> str:
     return f"{prefix}{start}-{end}.compare.ndjson.gz"
+
+
+def recheck_key(prefix: str, number: int) -> str:
+    return f"{prefix}recheck-{number}.compare.ndjson.gz"
 
 
 def report_key(prefix: str, height: int) -> str:
@@ -101,7 +107,27 @@ class Shelf:
         lines = [rawjson.line(block.record()) for block in page]
         what = What("page", now(), (start, end), counts)
         published = await self.put(compare_key(self.prefix, start, end), _chunks(lines), what)
+        for block in page:
+            if block.verdict in ("indeterminate", "gap") and len(self.progress.undecided) < MOST_UNDECIDED:
+                self.progress.undecided[block.height] = block.verdict
         await self.advance(end, counts)
+        return published
+
+    async def put_recheck(self, blocks: list[Compared]) -> Published:
+        """Stores what a second pass found; the first lines of these heights stay where they are. Raises StoreError."""
+        counts = count_verdicts(blocks)
+        what = What("recheck", now(), (blocks[0].height, blocks[-1].height), counts)
+        own = self.progress
+        key = recheck_key(self.prefix, own.rechecks + 1)
+        published = await self.put(key, _chunks([rawjson.line(block.record()) for block in blocks]), what)
+        own.rechecks += 1
+        for block in blocks:
+            before = own.undecided.get(block.height)
+            if before is not None and block.verdict != "indeterminate":
+                del own.undecided[block.height]
+                own.settled[before] = own.settled.get(before, 0) - 1
+                own.settled[block.verdict] = own.settled.get(block.verdict, 0) + 1
+        await self.save()
         return published
 
     async def advance(self, height: int, counts: dict[str, int]) -> None:
@@ -132,9 +158,8 @@ class Shelf:
         del self.published[:-50]
 
 
-def count_verdicts(page: list[Compared | Gap]) -> dict[str, int]:
+def count_verdicts(page: Sequence[Compared | Gap]) -> dict[str, int]:
     counts: dict[str, int] = {}
     for block in page:
-        verdict = block.verdict if isinstance(block, Compared) else "gap"
-        counts[verdict] = counts.get(verdict, 0) + 1
+        counts[block.verdict] = counts.get(block.verdict, 0) + 1
     return counts

@@ -45,6 +45,8 @@ class Progress:
     """The own file of a run. `last`: the last height whose page is stored, None before the first.
 
     `counts` are the verdicts over all stored pages, so that totals survive a restart without counting anything twice.
+    `undecided`: heights on them that a second pass may settle, each with its verdict; `rechecks`: objects the second pass
+    has stored; `settled`: what it changed in the number of each verdict.
     """
 
     key: RunKey
@@ -54,6 +56,15 @@ class Progress:
     counts: dict[str, int] = field(default_factory=dict)
     pages: int = 0
     manifest: ChainHead = field(default_factory=ChainHead)
+    undecided: dict[int, str] = field(default_factory=dict)
+    rechecks: int = 0
+    settled: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def after_rechecks(self) -> dict[str, int]:
+        """The verdicts with those of the second pass in the place of the ones they settled."""
+        names = [*self.counts, *(name for name in self.settled if name not in self.counts)]
+        return {name: self.counts.get(name, 0) + self.settled.get(name, 0) for name in names}
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,19 +88,29 @@ def load(home: Path, key: RunKey) -> Progress:
 
 def _decode(raw: dict[str, Any], key: RunKey) -> Progress:
     head = raw.get("manifest")
-    counts = raw.get("counts")
     return Progress(
         key,
         task_id=str(raw.get("taskId", "")),
         last=_int_or_none(raw.get("lastHeight")),
         first=_int_or_none(raw.get("firstHeight")),
-        counts={name: int(value) for name, value in counts.items() if isinstance(value, int)}
-        if isinstance(counts, dict)
-        else {},
+        counts=_numbers(raw.get("counts")),
         pages=_int_or_none(raw.get("pages")) or 0,
         manifest=ChainHead(str(head.get("run", "")), int(head.get("seq", 0)), str(head.get("sha256", "")))
         if isinstance(head, dict)
         else ChainHead(),
+        undecided=_heights(raw.get("undecided")),
+        rechecks=_int_or_none(raw.get("rechecks")) or 0,
+        settled=_numbers(raw.get("settled")),
+    )
+
+
+def _numbers(value: Any) -> dict[str, int]:
+    return {name: one for name, one in value.items() if isinstance(one, int)} if isinstance(value, dict) else {}
+
+
+def _heights(value: Any) -> dict[int, str]:
+    return (
+        {int(height): str(one) for height, one in value.items() if height.isdigit()} if isinstance(value, dict) else {}
     )
 
 
@@ -109,6 +130,9 @@ def save(home: Path, progress: Progress) -> None:
         "counts": progress.counts,
         "pages": progress.pages,
         "manifest": asdict(progress.manifest),
+        "undecided": progress.undecided,
+        "rechecks": progress.rechecks,
+        "settled": progress.settled,
     }
     path = home / progress.key.file_name
     write_atomic(path, json.dumps(own, separators=(",", ":")).encode(), prefix=f"{path.name}.tmp-")
@@ -144,6 +168,7 @@ def begin(home: Path, key: RunKey, *, asked: int | None) -> Start:
 
 def _fresh(progress: Progress, first: int) -> Progress:
     progress.first, progress.last, progress.counts, progress.pages = first, None, {}, 0
+    progress.undecided, progress.rechecks, progress.settled = {}, 0, {}
     return progress
 
 

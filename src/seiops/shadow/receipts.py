@@ -17,6 +17,7 @@ import orjson
 from seiops.shadow import rawjson
 
 CONSENSUS_FIELDS = frozenset({"code", "data", "gasUsed", "gasWanted", "presence"})
+BLOCK_FIELDS = ("finalizeBlockEvents", "validatorUpdates", "consensusParamUpdates")
 _NULL = msgspec.Raw(b"null")
 
 
@@ -34,6 +35,7 @@ class Receipt(msgspec.Struct):
     events: msgspec.Raw = msgspec.Raw()
     data: str | None = None
     codespace: str | None = None
+    info: str | None = None
     evm_tx_info: msgspec.Raw = msgspec.Raw()
 
 
@@ -45,6 +47,9 @@ class _Results(msgspec.Struct):
     height: str | None = None
     txs_results: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     total_gas_used: str | None = None
+    finalize_block_events: msgspec.Raw = msgspec.Raw()
+    validator_updates: msgspec.Raw = msgspec.Raw()
+    consensus_param_updates: msgspec.Raw = msgspec.Raw()
 
 
 class _Header(msgspec.Struct):
@@ -91,10 +96,14 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """What comparison needs of `/block_results`; `raw` is the text of `txs_results`, `gas` is None where not told."""
+    """What comparison needs of `/block_results`; `raw` is the text of `txs_results`, `gas` is None where not told.
+
+    `block`: the texts of what the block itself returned, in the order of BLOCK_FIELDS.
+    """
 
     raw: bytes
     gas: int | None
+    block: tuple[bytes, ...] = (b"", b"", b"")
 
 
 def parse_block(body: bytes, height: int) -> Block:
@@ -139,7 +148,8 @@ def parse_results(body: bytes, height: int) -> Results:
         raise ShapeError("decoding /block_results response: neither height nor txs_results")
     raw = b"null" if isinstance(found.txs_results, msgspec.UnsetType) else bytes(found.txs_results)
     gas = found.total_gas_used
-    return Results(raw, int(gas) if gas is not None and gas.isascii() and gas.isdigit() else None)
+    block = (bytes(found.finalize_block_events), bytes(found.validator_updates), bytes(found.consensus_param_updates))
+    return Results(raw, int(gas) if gas is not None and gas.isascii() and gas.isdigit() else None, block)
 
 
 @dataclass(slots=True)
@@ -153,6 +163,7 @@ class ReceiptComparison:
     only_index_differs: bool = False
     reason: str = ""
     problems: list[str] = field(default_factory=list)
+    block: list[dict[str, Any]] = field(default_factory=list)
 
     def record(self) -> dict[str, Any]:
         """The `layer1` member (docs/contracts/shadow.md 5.3), additive members last."""
@@ -165,22 +176,30 @@ class ReceiptComparison:
             found["consensusMatch"] = self.consensus_match
         if self.only_index_differs:
             found["ignoredEventIndex"] = True
+        if self.block:
+            found["block"] = self.block
         return found
 
     @property
+    def differs(self) -> bool:
+        return bool(self.divergences or self.block)
+
+    @property
     def fired(self) -> bool:
-        return bool(self.divergences or self.problems)
+        return bool(self.differs or self.problems)
 
 
 @dataclass(frozen=True, slots=True)
 class ReceiptRules:
     """How receipts are compared. `ignore_index`: the index flag of event attributes is a node's own setting (T12).
 
-    `value_limit`: bytes from which a recorded value is replaced by its hash; 0 records everything.
+    `value_limit`: bytes from which a recorded value is replaced by its hash; 0 records everything. `deep`: also what
+    neither the chain nor upstream compares: `info`, `evm_tx_info`, and what the block itself returned.
     """
 
     ignore_index: bool = True
     value_limit: int = 0
+    deep: bool = False
 
 
 def unreadable(reason: str, error: str) -> ReceiptComparison:
@@ -201,6 +220,8 @@ def compare_receipts(
         counts = (len(left), len(right))
         found = ReceiptComparison(total=max(counts), counts_match=counts[0] == counts[1])
         _compare_pairs(found, left, right, rules)
+    if rules.deep:
+        found.block = [_limited(entry, rules) for entry in _block_fields(shadow, canonical)]
     for side, block_txs, results in zip(("shadow", "canonical"), txs, counts, strict=True):
         if block_txs is not None and block_txs != results:
             found.problems.append(
@@ -256,9 +277,21 @@ def _fields(left: Receipt, right: Receipt, rules: ReceiptRules, found: ReceiptCo
     ours, theirs = bytes(left.events), bytes(right.events)
     if ours != theirs and _events_differ(ours, theirs, rules, found):
         yield {"field": "events", "shadow": _recorded(ours), "canonical": _recorded(theirs)}
-    for name, one, other in (("data", left.data, right.data), ("codespace", left.codespace, right.codespace)):
+    texts = [("data", left.data, right.data), ("codespace", left.codespace, right.codespace)]
+    if rules.deep:
+        texts.append(("info", left.info, right.info))
+    for name, one, other in texts:
         if (one or "") != (other or ""):
             yield {"field": name, "shadow": one or "", "canonical": other or ""}
+    ours, theirs = bytes(left.evm_tx_info), bytes(right.evm_tx_info)
+    if rules.deep and ours != theirs and _value(ours) != _value(theirs):
+        yield {"field": "evmTxInfo", "shadow": _recorded(ours), "canonical": _recorded(theirs)}
+
+
+def _block_fields(shadow: Results, canonical: Results) -> Iterator[dict[str, Any]]:
+    for name, ours, theirs in zip(BLOCK_FIELDS, shadow.block, canonical.block, strict=True):
+        if ours != theirs and _value(ours) != _value(theirs):
+            yield {"field": name, "shadow": _recorded(ours), "canonical": _recorded(theirs)}
 
 
 def _events_differ(left: bytes, right: bytes, rules: ReceiptRules, found: ReceiptComparison) -> bool:
@@ -302,17 +335,22 @@ def _limit(value: Any, limit: int) -> Any:
     return {"sha256": hashlib.sha256(text).hexdigest(), "bytes": len(text)}
 
 
+def transaction_hashes(results: Results) -> list[str]:
+    """The EVM hash of each transaction of the block, empty for those that have none. Raises ShapeError."""
+    return [_evm_hash(receipt) for receipt in _decode(results.raw, "results")]
+
+
+def _evm_hash(receipt: Receipt) -> str:
+    try:
+        info = _info.decode(receipt.evm_tx_info) if bytes(receipt.evm_tx_info) else None
+    except msgspec.MsgspecError:
+        return ""
+    return info.tx_hash.lower() if info is not None else ""
+
+
 def evm_hashes(results: Results) -> list[str]:
     """Hashes of the EVM transactions that took effect: those a trace of the block has to name. Raises ShapeError."""
     if b"txHash" not in results.raw:
         return []
-    found = []
-    for receipt in _decode(results.raw, "results"):
-        if not receipt.code and bytes(receipt.evm_tx_info):
-            try:
-                info = _info.decode(receipt.evm_tx_info)
-            except msgspec.MsgspecError:
-                continue
-            if info is not None and info.tx_hash:
-                found.append(info.tx_hash.lower())
-    return found
+    hashes = [_evm_hash(receipt) for receipt in _decode(results.raw, "results") if not receipt.code]
+    return [one for one in hashes if one]

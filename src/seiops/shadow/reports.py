@@ -14,8 +14,9 @@ import msgspec
 
 from seiops.seid.bulk import Want
 from seiops.seid.comet import CometError
-from seiops.shadow import rawjson
+from seiops.shadow import rawjson, txtraces
 from seiops.shadow.pages import now
+from seiops.shadow.receipts import ShapeError, parse_results
 from seiops.shadow.sides import Side
 from seiops.shadow.verdicts import Compared
 
@@ -37,6 +38,8 @@ async def build(compared: Compared, shadow: Side, canonical: Side) -> bytes:
         before = compared.height - 1
         ours, theirs = await asyncio.gather(*(_results(side, before, errors) for side in (shadow, canonical)))
         report["previous"] = {"height": before, "shadow": ours, "canonical": theirs}
+    if traced := await _traces(compared, shadow, canonical, errors):
+        report["traces"] = traced
     if errors:
         report["captureErrors"] = errors
     return rawjson.document(report)
@@ -45,6 +48,23 @@ async def build(compared: Compared, shadow: Side, canonical: Side) -> bytes:
 async def _snapshot(side: Side, height: int, errors: list[str]) -> dict[str, msgspec.Raw | None]:
     wants = [Want(method, height) for method in _MEMBERS]
     return {_MEMBERS[w.method]: body for w, body in zip(wants, await _served(side, wants, errors), strict=True)}
+
+
+async def _traces(compared: Compared, shadow: Side, canonical: Side, errors: list[str]) -> list[dict[str, Any]]:
+    """Traces of the divergent transactions, where both nodes' EVM is known and both have the receipts."""
+    if shadow.evm is None or canonical.evm is None or compared.layer1 is None or not compared.layer1.divergences:
+        return []
+    wanted = [Want("block_results", compared.height)]
+    answers = await asyncio.gather(*(side.comet.read(wanted) for side in (shadow, canonical)))
+    bodies = [body for (body,) in answers if isinstance(body, bytes)]
+    if len(bodies) < len(answers):
+        return []
+    try:
+        results = [parse_results(body, compared.height) for body in bodies]
+    except ShapeError as error:
+        errors.append(f"tracing transactions: {error}")
+        return []
+    return await txtraces.traces(compared, results, (shadow.evm, canonical.evm), errors)
 
 
 async def _results(side: Side, height: int, errors: list[str]) -> dict[str, msgspec.Raw | None]:

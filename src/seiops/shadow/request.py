@@ -45,6 +45,9 @@ class Request:
     ignore_event_index: bool = True
     max_value_bytes: int = 0
     watch_accounts: tuple[str, ...] = ()
+    sweep_every: int = 1
+    read_set_every: int = 0
+    deep_receipts: bool = False
     gap_after_seconds: int = 0
     hash_log: str = "off"
     hash_log_dir: str = ""
@@ -71,14 +74,18 @@ class Request:
             raise RequestError("result-export: shadowEvmRpc and canonicalEvmRpc are needed both, or neither")
         elif self.trace_rpc and not self.state:
             raise RequestError("result-export: traceRpc needs shadowEvmRpc and canonicalEvmRpc")
-        elif self.watch_accounts and not self.state:
-            raise RequestError("result-export: watchAccounts needs shadowEvmRpc and canonicalEvmRpc")
+        elif (self.watch_accounts or self.read_set_every) and not self.state:
+            name = "watchAccounts" if self.watch_accounts else "readSetEvery"
+            raise RequestError(f"result-export: {name} needs shadowEvmRpc and canonicalEvmRpc")
         elif self.hash_log != "off" and not self.canonical_hash_log:
             raise RequestError("result-export: hashLog needs canonicalHashLog, the URL of a published slice")
         if self.start_height is not None and self.start_height < 1:
             raise RequestError(f"result-export: startHeight is {self.start_height}; heights begin at 1")
         if self.end_height < 0 or (self.end_height and self.end_height < (self.start_height or 1)):
             raise RequestError(f"result-export: endHeight {self.end_height} is below the first height")
+        for name, number, least in (("sweepEvery", self.sweep_every, 1), ("readSetEvery", self.read_set_every, 0)):
+            if number < least:
+                raise RequestError(f"result-export: {name} is {number}; the least is {least}")
         for name, value, allowed in (
             ("hashLog", self.hash_log, HASH_LOG_MODES),
             ("preflight", self.preflight, PREFLIGHT_MODES),
@@ -96,6 +103,8 @@ class Request:
             "traceRpc": self.trace_rpc,
             "compareGas": self.compare_gas,
             "watchAccounts": self.watch_accounts,
+            "readSetEvery": self.read_set_every,
+            "deepReceipts": self.deep_receipts,
             "hashLog": self.hash_log != "off",
         }
         names = [name for name, value in given.items() if value]
@@ -105,9 +114,15 @@ class Request:
             )
 
     def depth(self, first: int, after_snapshot: int) -> Depth:
-        rules = ReceiptRules(ignore_index=self.ignore_event_index, value_limit=self.max_value_bytes)
+        rules = ReceiptRules(self.ignore_event_index, self.max_value_bytes, self.deep_receipts)
         return Depth(
-            migration=self.migration, gas=self.compare_gas, first=first, after_snapshot=after_snapshot, rules=rules
+            migration=self.migration,
+            gas=self.compare_gas,
+            first=first,
+            after_snapshot=after_snapshot,
+            read_set_every=self.read_set_every,
+            sweep_every=self.sweep_every,
+            rules=rules,
         )
 
     def course(self, start: int) -> Course:

@@ -62,6 +62,15 @@ class Touched:
 
 def parse_trace(raw: bytes) -> Touched:
     """Raises TraceError for a trace that is malformed as a whole; what is wrong with one transaction is a problem."""
+    return _parsed(raw, ("pre", "post"))
+
+
+def parse_read_set(raw: bytes) -> Touched:
+    """The same of a trace that is no diff: each transaction's result is the accounts it read or wrote. Raises TraceError."""
+    return _parsed(raw, ())
+
+
+def _parsed(raw: bytes, sides: Sequence[str]) -> Touched:
     try:
         elements = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
@@ -72,11 +81,11 @@ def parse_trace(raw: bytes) -> Touched:
         raise TraceError(f"expected a list of transactions, got {type(elements).__name__}")
     found = Touched(elements=len(elements))
     for index, element in enumerate(elements):
-        _element(found, index, element)
+        _element(found, index, element, sides)
     return found
 
 
-def _element(found: Touched, index: int, element: Any) -> None:
+def _element(found: Touched, index: int, element: Any, sides: Sequence[str]) -> None:
     if not isinstance(element, dict):
         found.problems.append(f"transaction {index}: the trace is null")
         return
@@ -92,8 +101,8 @@ def _element(found: Touched, index: int, element: Any) -> None:
     elif not isinstance(result, dict):
         raise TraceError(f"transaction {label}: expected an object, got {type(result).__name__}")
     if isinstance(result, dict):
-        for side in ("pre", "post"):
-            _state(found, result.get(side), label)
+        for state in [result.get(side) for side in sides] or [result]:
+            _state(found, state, label)
 
 
 def _state(found: Touched, state: Any, label: str) -> None:

@@ -26,11 +26,16 @@ def overall(counts: Mapping[str, int]) -> str:
 
 @dataclass(slots=True)
 class HeaderComparison:
-    """Layer 0. `gas` holds both sides' gas where both told it, None where gas was not compared."""
+    """Layer 0. `gas` holds both sides' gas where both told it, None where gas was not compared.
+
+    `own_results`: whether each side's own receipts of the block before hash to the results hash of its header; None where
+    those receipts were not read.
+    """
 
     shadow: Block
     canonical: Block
     gas: tuple[int, int] | None = None
+    own_results: tuple[bool, bool] | None = None
 
     @property
     def app_hash_match(self) -> bool:
@@ -67,6 +72,8 @@ class HeaderComparison:
             found |= _present("GasUsed", *self.gas)
         if self.same_source:
             found["sameSource"] = True
+        if self.own_results is not None:
+            found["ownResultsMatch"] = {"shadow": self.own_results[0], "canonical": self.own_results[1]}
         return found
 
 
@@ -76,7 +83,10 @@ def _present(name: str, shadow: Any, canonical: Any) -> dict[str, Any]:
 
 @dataclass(slots=True)
 class Compared:
-    """One compared block. `previous`: the block before it, looked at because headers speak of that one (D-4)."""
+    """One compared block. `previous`: the block before it, looked at because headers speak of that one (D-4).
+
+    `roots`: what both sides' receipts hash to, None where they were not read.
+    """
 
     height: int
     timestamp: str
@@ -86,6 +96,7 @@ class Compared:
     layer2: StateComparison | None = None
     layer_h: dict[str, Any] | None = None
     previous: dict[str, Any] | None = None
+    roots: tuple[str, str] | None = None
     expected_gap: bool = False
     """Indeterminate for a reason known beforehand: the first block after a restored snapshot (T13)."""
 
@@ -111,12 +122,11 @@ class Compared:
 
     @property
     def verdict(self) -> Verdict:
-        layers = (self.layer1, self.layer2)
         if self.layer0.real(self.migration) or self.hash_log_differs:
             return "diverged"
-        if any(layer is not None and layer.divergences for layer in layers):
+        if (self.layer1 is not None and self.layer1.differs) or (self.layer2 is not None and self.layer2.divergences):
             return "diverged"
-        if any(layer is not None and layer.problems for layer in layers):
+        if any(layer is not None and layer.problems for layer in (self.layer1, self.layer2)):
             return "indeterminate"
         checked = self.layer1 is not None or (self.layer_h is not None and "missing" not in self.layer_h)
         return "clean" if checked or not self.layer0.same_source else "vacuous"
@@ -131,7 +141,7 @@ class Compared:
             return "same-source"
         if self.hash_log_differs:
             return "hash-log"
-        if self.layer1 is not None and self.layer1.divergences and self.layer1.consensus_match:
+        if self.layer1 is not None and self.layer1.differs and self.layer1.consensus_match:
             return "descriptive-fields"
         return ""
 
@@ -165,6 +175,10 @@ class Gap:
     timestamp: str
     migration: bool
     error: str
+
+    @property
+    def verdict(self) -> Verdict:
+        return "gap"
 
     def record(self) -> dict[str, Any]:
         """A line no reader can take for a match."""
