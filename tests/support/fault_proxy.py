@@ -14,7 +14,7 @@ from typing import Literal
 import aiohttp
 from aiohttp import web
 
-Fault = Literal["reset", "slow-down", "stall", "truncate"]
+Fault = Literal["reset", "slow-down", "stall", "stall-answer", "truncate"]
 Chooser = Callable[[str, str], Fault | None]
 _SLOW_DOWN = '<?xml version="1.0" encoding="UTF-8"?><Error><Code>SlowDown</Code><Message>slow</Message></Error>'
 
@@ -48,7 +48,13 @@ class FaultProxy:
             self.stalled.set()
             await self.release.wait()
             return self._abort(request)
-        return await self._forward(request, body, truncated=fault == "truncate")
+        answer = await self._forward(request, body, truncated=fault == "truncate")
+        if fault == "stall-answer":
+            # the store has done it, and nobody hears of it
+            self.stalled.set()
+            await self.release.wait()
+            return self._abort(request)
+        return answer
 
     async def _forward(self, request: web.BaseRequest, body: bytes, *, truncated: bool) -> web.StreamResponse:
         assert self._session is not None
