@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import orjson
 
-from seiops.sidecar import logs, metrics, target, wirejson
+from seiops.sidecar import exposition, logs, metrics, target, wirejson
 from seiops.sidecar.engine import BusyError, Submission, SubmitError
 from seiops.sidecar.http1 import BodyError, BodyTooLargeError, Request, Response
 from seiops.sidecar.node_id import NodeIdError, read_node_id
@@ -146,11 +146,11 @@ class Api:
         return _json(200, '{"status":"Ready"}' if self._tasks.ready else '{"status":"Initializing"}')
 
     async def _metrics(self, request: Request, _: str) -> Response:
-        accepted = ",".join(request.header("accept-encoding"))
-        if any(part.split(";")[0].strip() == "gzip" for part in accepted.split(",")):
-            body = metrics.compressed_exposition()
-            return Response(200, [("Content-Encoding", "gzip"), ("Content-Type", metrics.CONTENT_TYPE)], body)
-        return Response(200, [("Content-Type", metrics.CONTENT_TYPE)], metrics.exposition())
+        form = exposition.choose(next(iter(request.header("accept")), ""))
+        body, headers = form.write(metrics.REGISTRY), [("Content-Type", form.content_type)]
+        if exposition.wants_gzip(",".join(request.header("accept-encoding"))):
+            return Response(200, [("Content-Encoding", "gzip"), *headers], exposition.compress(body))
+        return Response(200, headers, body)
 
     async def _node_id(self, request: Request, _: str) -> Response:
         try:

@@ -6,12 +6,7 @@ Families of tasks are declared here as well, so that an exposition has the same 
 
 from __future__ import annotations
 
-import gzip
-
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, disable_created_metrics
-from prometheus_client.exposition import generate_latest
-
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8; escaping=underscores"
 
 disable_created_metrics()  # type: ignore[no-untyped-call]
 REGISTRY = CollectorRegistry()
@@ -84,12 +79,3 @@ DIVERGENCES = Counter(
     ["chain_id", "pod_name", "divergence_layer"],
     registry=REGISTRY,
 )
-
-
-def exposition() -> bytes:
-    """The text form of every family."""
-    return generate_latest(REGISTRY)
-
-
-def compressed_exposition() -> bytes:
-    return gzip.compress(exposition(), compresslevel=5)

@@ -9,7 +9,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from seiops.sidecar import metrics, openapi, target
+from seiops.sidecar import openapi, target
 from seiops.sidecar.api import Api
 from seiops.sidecar.http1 import HttpServer
 from seiops.sidecar.task import TaskError
@@ -193,11 +193,15 @@ async def test_node_id(tmp_path, content, status, body):
 async def test_metrics_come_as_text_compressed_on_request(tmp_path):
     async with api(tmp_path) as (session, _):
         async with session.get("/v0/metrics") as answer:
-            assert answer.headers["Content-Type"] == metrics.CONTENT_TYPE
+            assert answer.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8; escaping=underscores"
             assert answer.headers.get("Content-Encoding") == "gzip"
             assert "seictl_task_submissions_total" in await answer.text()
-        async with session.get("/v0/metrics", headers={"Accept-Encoding": "identity"}) as answer:
+        async with session.get("/v0/metrics", headers={"Accept-Encoding": "gzip;q=0, identity"}) as answer:
             assert "Content-Encoding" not in answer.headers
+        accept = "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited"
+        async with session.get("/v0/metrics", headers={"Accept": accept}) as answer:
+            assert answer.headers["Content-Type"].startswith("application/vnd.google.protobuf; ")
+            assert b"seictl_task_submissions_total" in await answer.read()
 
 
 def test_the_checked_in_description_is_the_served_one():
