@@ -10,6 +10,7 @@ import csv
 import gzip
 import io
 import re
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,8 +23,15 @@ _SEALED = re.compile(r"(?P<number>\d+)-(?P<first>\d+)-(?P<last>\d+)-.*\.hlog")
 _OPEN = re.compile(r"(?P<number>\d+)-.*\.hlog\.u")
 
 
+_RENAMES = 3
+
+
 class HashLogError(Exception):
     """A hash log that cannot be used; names the file and line."""
+
+
+class _RenamedError(HashLogError):
+    """A file that was listed is gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,15 +72,31 @@ def files_of(source: Path) -> list[_File]:
 
 
 def rows(source: Path, start: int = 0) -> Iterator[Row]:
-    """Rows from height `start` on, ascending. A torn last line of the file still being written is left out."""
-    last = -1
+    """Rows from height `start` on, ascending. A torn last line of the file still being written is left out.
+
+    seid renames that file when it is full: a name that is gone is looked for under its new one.
+    """
+    last, renamed = start - 1, 0
+    while True:
+        try:
+            for row in _rows_behind(source, last):
+                last, renamed = row.height, 0
+                yield row
+            return
+        except _RenamedError as error:
+            renamed += 1
+            if renamed > _RENAMES:
+                raise HashLogError(str(error)) from error
+
+
+def _rows_behind(source: Path, last: int) -> Iterator[Row]:
     for file in files_of(source):
-        if file.last is not None and file.last < start:
+        if file.last is not None and file.last <= last:
             continue
         with _text(file.path) as text:
             for row in _rows(file, text):
                 # a restart may repeat the last blocks in the next file
-                if row.height >= start and row.height > last:
+                if row.height > last:
                     last = row.height
                     yield row
 
@@ -82,6 +106,8 @@ def _text(path: Path) -> TextIO:
         if path.suffix == ".gz":
             return io.TextIOWrapper(gzip.open(path), encoding="ascii", newline="")
         return path.open(encoding="ascii", newline="")
+    except FileNotFoundError as error:
+        raise _RenamedError(f"{path}: {error.strerror}") from error
     except OSError as error:
         raise HashLogError(f"{path}: {error.strerror or error}") from error
 
@@ -93,7 +119,8 @@ def _rows(file: _File, text: TextIO) -> Iterator[Row]:
         # a file being written ends anywhere; whole lines end in a line feed
         whole = (line for line in text if line.endswith("\n"))
         for number, cells in enumerate(csv.reader(whole), 1):
-            if header is None:
+            # where the columns change, as at the start of a migration, a new header line stands between the rows
+            if header is None or BLOCK in cells:
                 header = cells
                 if BLOCK not in header:
                     raise HashLogError(f"{file.path}: the first line names no column {BLOCK}")
@@ -101,7 +128,7 @@ def _rows(file: _File, text: TextIO) -> Iterator[Row]:
             if len(cells) != len(header):
                 raise HashLogError(f"{file.path}, line {number}: {len(cells)} cells under {len(header)} columns")
             yield _row(dict(zip(header, cells, strict=True)), file.path, number)
-    except (UnicodeDecodeError, csv.Error, EOFError, OSError) as error:
+    except (UnicodeDecodeError, csv.Error, EOFError, OSError, zlib.error) as error:
         raise HashLogError(f"{file.path}, after line {number}: {error}") from error
 
 

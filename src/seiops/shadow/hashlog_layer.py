@@ -49,10 +49,11 @@ class HashLogLayer:
             canonical = await self._canonical_log()
             ours = await asyncio.to_thread(self._shadow.row, height)
             theirs = await asyncio.to_thread(canonical.row, height)
-        if ours is None or theirs is None:
-            side = "shadow" if ours is None else "canonical"
+        if ours is None or theirs is None or _lacking(ours) or _lacking(theirs):
+            side, row = ("shadow", ours) if ours is None or _lacking(ours) else ("canonical", theirs)
+            what = "row" if row is None else _lacking(row)
             if self._only:
-                return Unread(height, f"the {side} hash log has no row for block {height}", not_ready=True)
+                return Unread(height, f"the {side} hash log has no {what} for block {height}", not_ready=True)
             self._notes[height] = {"source": "hash-log", "missing": side}
             return None
         note = _compared(ours, theirs)
@@ -102,13 +103,17 @@ def _local_path(url: str) -> Path | None:
     return Path(parts.path) if parts.scheme in ("", "file") else None
 
 
+def _lacking(row: Row) -> str:
+    """A hash that was not written before the node stopped; empty for a whole row."""
+    return next((column for column in SHARED_COLUMNS if column not in row.values), "")
+
+
 def _compared(ours: Row, theirs: Row) -> dict[str, Any]:
     wrong = differing(ours, theirs)
     note: dict[str, Any] = {"source": "hash-log"}
     for column in SHARED_COLUMNS:
-        known = column in ours.values and column in theirs.values
-        note[f"{column}Match"] = known and column not in wrong
-        if column in wrong or not known:
+        note[f"{column}Match"] = column not in wrong
+        if column in wrong:
             note[f"shadow{column[0].upper()}{column[1:]}"] = ours.values.get(column, "")
             note[f"canonical{column[0].upper()}{column[1:]}"] = theirs.values.get(column, "")
     return note
