@@ -58,6 +58,8 @@ def headline(summary: Summary) -> str:
         return f"{share}, {where}"
     if summary.verdict == "diverged":
         return f"No block differs, but a digest of the whole state does ({blocks(total)} compared)"
+    if not total:
+        return f"No block was compared; {len(summary.digests)} digests of the whole state were published"
     if summary.verdict == "incomplete":
         return f"No difference found, but the proof has open ends ({blocks(total)} compared)"
     return f"Every one of {blocks(total)} is clean" if total > 1 else "The one block is clean"

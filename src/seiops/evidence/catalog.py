@@ -17,6 +17,12 @@ from seiops.objectstore import Store
 from seiops.shadow.manifest import Entry
 
 RECHECK = re.compile(r"recheck-(\d+)\.compare\.ndjson\.gz")
+_NAMES = {
+    Kind.COMPARE: "comparison",
+    Kind.EXPORT: "export",
+    Kind.HASHLOG: "hash-log slice",
+    Kind.DIGEST: "digest",
+}
 Watch = Callable[[int, int], None]
 """Told how much is done and how much there is."""
 
@@ -131,10 +137,14 @@ def _object(info: RunInfo, entry: Entry) -> None:
     """One published object; of a key published twice only the entry that counts comes here."""
     if entry.kind in ("hashlog", "digest"):
         # one object, published whole: there is nothing that could be unfinished
-        info.kind, info.state = {"hashlog": "hash-log slice", "digest": "digest"}[entry.kind], "finished"
-    if entry.kind in ("page", "export", "hashlog") and entry.start_height is not None and entry.end_height is not None:
+        info.kind, info.state = _NAMES[Kind(entry.kind)], "finished"
+    if (
+        entry.kind in ("page", "export", "hashlog", "digest")
+        and entry.start_height is not None
+        and entry.end_height is not None
+    ):
         info.pages += 1
-        info.blocks += entry.end_height - entry.start_height + 1
+        info.blocks += 0 if entry.kind == "digest" else entry.end_height - entry.start_height + 1
         info.bytes += entry.stored_bytes or 0
         info.first = min(info.first if info.first is not None else entry.start_height, entry.start_height)
         info.last = max(info.last or 0, entry.end_height)
@@ -149,14 +159,22 @@ def _unclaimed(stock: Stock, claimed: set[str]) -> None:
     there = {stock.name + name for name in stock.folder.objects}
     stock.problems += [f"{key} is in a manifest and not in the store" for key in sorted(claimed - there)]
     sealed = {run.kind for run in stock.runs}
-    for kind, name in ((Kind.COMPARE, "comparison"), (Kind.EXPORT, "export")):
+    for kind, name in _NAMES.items():
         left = [one for one in stock.of(kind) if one.key not in claimed]
         if not left:
             continue
-        stock.runs.append(
-            RunInfo(stock.name, kind=name, first=left[0].first, last=max(one.last for one in left), pages=len(left),
-                    blocks=sum(one.blocks for one in left), bytes=sum(one.size for one in left),
-                    reports=sum(one.key not in claimed for one in stock.of(Kind.REPORT)) if kind is Kind.COMPARE else 0)
-        )  # fmt: skip
+        stock.runs.append(_untold(stock, kind, left, claimed))
         if name in sealed:
             stock.problems.append(f"{len(left)} objects are in no manifest, the first: {left[0].key}")
+
+
+def _untold(stock: Stock, kind: Kind, left: list[Item], claimed: set[str]) -> RunInfo:
+    info = RunInfo(
+        stock.name, kind=_NAMES[kind], first=left[0].first, last=max(one.last for one in left), pages=len(left)
+    )
+    info.bytes = sum(one.size for one in left)
+    if kind is not Kind.DIGEST:
+        info.blocks = sum(one.blocks for one in left)
+    if kind is Kind.COMPARE:
+        info.reports = sum(one.key not in claimed for one in stock.of(Kind.REPORT))
+    return info

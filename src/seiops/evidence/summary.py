@@ -295,11 +295,11 @@ class Summary:
 
     @property
     def verdict(self) -> str:
-        """`diverged`, else `incomplete` while anything is open, else `clean`; `empty` where nothing was compared."""
+        """`diverged`, else `empty` where nothing was compared or digested, else `incomplete` while anything is open, else `clean`."""
         counts = self.counts
         if counts["diverged"] or any(one.match is False for one in self.digests):
             return "diverged"
-        if not self.blocks:
+        if not self.blocks and not self.digests:
             return "empty"
         open_ends = self.not_clean or self.missing or self.problem_count or self.unfinished
         return "incomplete" if open_ends else "clean"

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import random
 from typing import Any
 
 import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from seiops.evidence.blocks import Finding, LineError, judge, parse_line
+from seiops.evidence.blocks import SEVERITY, Finding, LineError, judge, parse_line
 from seiops.evidence.ledger import Ledger
 from support.evidence import CONTRACT, SLOT, clean, gap, receipts_differ, state_differs, undecided, upstreams
 
@@ -94,6 +97,43 @@ def test_hash_log_settles_and_tells() -> None:
 def test_what_is_no_comparison_is_refused(raw: bytes) -> None:
     with pytest.raises(LineError):
         parse_line(raw)
+
+
+VALUES = st.one_of(st.none(), st.booleans(), st.integers(-5, 2**70), st.text(max_size=5))
+NESTED = st.recursive(
+    VALUES, lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2)
+)
+MEMBERS = (
+    "match",
+    "migrationMode",
+    "divergenceLayer",
+    "layer0",
+    "layer1",
+    "layer2",
+    "layerH",
+    "previous",
+    "verdict",
+    "reason",
+    "error",
+)
+INNER = ("divergences", "indeterminate", "error", "totalTxs", "txCountMatch", "appHashMatch", "changesetMatch")
+
+
+@given(base=st.sampled_from([line for line, _, _ in PLANTED]), top=st.dictionaries(st.sampled_from(MEMBERS), NESTED, max_size=3),
+       inner=st.dictionaries(st.sampled_from(INNER), NESTED, max_size=2))  # fmt: skip
+def test_any_line_is_judged_or_refused_and_never_better_than_it_states(
+    base: dict[str, Any], top: dict[str, Any], inner: dict[str, Any]
+) -> None:
+    line = {name: value | inner if name.startswith("layer") else value for name, value in base.items()} | top
+    try:
+        parsed = parse_line(json.dumps(line).encode())
+    except LineError:
+        return
+    found = judge(parsed)
+    assert found.verdict in SEVERITY[1:]
+    assert line["match"] is True or found.verdict not in ("clean", "vacuous")
+    if line.get("verdict") in SEVERITY[1:]:
+        assert SEVERITY.index(found.verdict) >= SEVERITY.index(line["verdict"])
 
 
 def test_ledger_agrees_with_a_plain_dictionary() -> None:

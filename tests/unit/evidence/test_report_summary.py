@@ -208,3 +208,41 @@ async def test_filters_find_the_blocks(store: Store) -> None:
     assert await heights(Filters(kinds=("gasused",))) == [120]
     assert await heights(Filters(contracts=(OTHER[4:12].casefold(),))) == [130]
     assert await heights(Filters(verdicts=("indeterminate", "gap"))) == [150, 151, 160]
+
+
+async def test_everything_published_is_in_the_list_of_runs(store: Store) -> None:
+    await put_run(store, range(1, 11), clean, prefix="a/")
+    await put_page(store, "b/", [clean(height) for height in range(1, 11)])
+    for name in (
+        "c/1-1000.ndjson.gz",
+        "c/hashlog-1-50.csv.gz",
+        "c/endpoint-digest-9-semantic.json.gz",
+        "c/notes.txt.gz",
+    ):
+        await put_json(store, name, {})
+    found = []
+    for stock in await take_stock(store):
+        await read_runs(store, stock)
+        found += [(run.folder, run.kind, run.sealed, run.state, run.first, run.last, run.blocks) for run in stock.runs]
+    assert found == [
+        ("a/", "comparison", True, "finished", 1, 10, 10),
+        ("b/", "comparison", False, "unknown", 1, 10, 10),
+        ("c/", "export", False, "unknown", 1, 1000, 1000),
+        ("c/", "hash-log slice", False, "unknown", 1, 50, 50),
+        ("c/", "digest", False, "unknown", 9, 9, 0),
+    ]
+
+
+async def test_object_beside_a_sealed_run_that_no_manifest_names_is_a_problem(store: Store) -> None:
+    await put_run(store, range(1, 101), clean)
+    await put_page(store, "", [clean(height) for height in range(101, 151)])
+    found = await summed(store)
+    assert found.problems == ["1 objects are in no manifest, the first: 101-150.compare.ndjson.gz"]
+    assert found.verdict == "incomplete"
+
+
+async def test_broken_chain_is_a_problem(store: Store, tmp_path: Path) -> None:
+    await put_run(store, range(1, 301), clean)
+    (tmp_path / "manifest" / "run-1" / "00000003.json").unlink()
+    found = await summed(store)
+    assert (found.runs[0].state, found.verdict) == ("broken", "incomplete")
