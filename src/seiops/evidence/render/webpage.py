@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import orjson
+
 from seiops.evidence.advice import Advice, advice, headline
 from seiops.evidence.blocks import CODES, LAYER_NAMES, LAYERS, SEVERITY
 from seiops.evidence.render.charts import STACK, bar, legend, match_rate, number, percent, stacked
@@ -316,7 +318,8 @@ def _run_details(summary: Summary) -> Iterator[Html]:
             yield tag("details", tag("summary", f"Nodes of {run.run}"), nodes)
         if run.params:
             params = table(
-                ("param", "value"), [(name, tag("code", str(value))) for name, value in sorted(run.params.items())]
+                ("param", "value"),
+                [(name, tag("code", _as_written(value))) for name, value in sorted(run.params.items())],
             )
             yield tag("details", tag("summary", f"Parameters of {run.run}"), params)
 
@@ -353,6 +356,10 @@ def _reading() -> Html:
         tag("div", tag("dl", *verdicts), tag("dl", *layers), class_="pair words"),
         id="reading",
     )
+
+
+def _as_written(value: Any) -> str:
+    return value if isinstance(value, str) else orjson.dumps(value).decode()
 
 
 # --- small parts ------------------------------------------------------------------------------------------------------

@@ -83,7 +83,7 @@
   const about = (b) => {
     const parts = [`${say.format(b.txs)} transactions`];
     if (b.reason) parts.push(`reason: ${b.reason}`);
-    if (b.verdict === "diverged") parts.push(b.consensus ? "the chain agrees on what differs" : "only fields the chain does not agree on");
+    if (b.verdict === "diverged") parts.push(b.consensus ? "differs in what the chain settles" : "differs only in fields the chain does not settle");
     return parts.join(" · ");
   };
   const detail = (b) => {
