@@ -98,7 +98,7 @@ def _plain(value: Any) -> str:
 
 
 def _text_value(text: str) -> str:
-    bare = text and all(character.isprintable() and character not in ' ="\\' for character in text)
+    bare = text and all(character.isprintable() and character not in ' ="' for character in text)
     return text if bare else quoted(text)
 
 

@@ -6,6 +6,7 @@ A typo must stop the process while it has done nothing yet: no store opened, no 
 from __future__ import annotations
 
 import os
+import re
 import socket
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, field
@@ -124,11 +125,14 @@ def _home(raw: str | None) -> Path:
 
 
 def _port(raw: str) -> int:
-    if raw.isascii() and raw.isdigit():
-        if int(raw) <= 65535:
-            return int(raw)
+    if ":" in raw:
+        raise SettingsError(f"server error: listen tcp: address :{raw}: too many colons in address")
+    if not re.fullmatch(r"[+-]?[0-9]+", raw):
+        raise SettingsError(f"server error: listen tcp: lookup tcp/{raw}: unknown port")
+    digits = raw.lstrip("+-").lstrip("0")
+    if len(digits) > 5 or int(digits or "0") > 65535 or (digits and raw.startswith("-")):
         raise SettingsError(f"server error: listen tcp: address {raw}: invalid port")
-    raise SettingsError(f"server error: listen tcp: lookup tcp/{raw}: unknown port")
+    return int(digits or "0")
 
 
 def _duration(environment: Mapping[str, str], name: str, *, default_hours: int) -> float:

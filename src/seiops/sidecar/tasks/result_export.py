@@ -5,6 +5,8 @@ What is compared and how lives in `seiops.shadow`; here params become a run, and
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -19,7 +21,7 @@ from seiops.shadow.export import Exporter, PageError
 from seiops.shadow.hashlog import HashLogError
 from seiops.shadow.hashlog_layer import HashLogLayer
 from seiops.shadow.loop import FlushError, Loop
-from seiops.shadow.manifest import What, Writer, chain_of
+from seiops.shadow.manifest import STOPPED, What, Writer, chain_of
 from seiops.shadow.pages import Shelf
 from seiops.shadow.progress import ProgressError, RunKey, Start
 from seiops.shadow.request import COMPARE, Request, RequestError
@@ -32,6 +34,7 @@ from seiops.sidecar.tasks.export_params import parse
 from seiops.sidecar.tasks.export_watch import TaskWatcher
 
 TASK = "result-export"
+STOPPED_BUDGET_S = 5.0
 _active: set[Path] = set()
 """Progress files in use: two tasks on one prefix would overwrite each other's pages."""
 
@@ -144,7 +147,7 @@ async def _compare(ctx: TaskContext, request: Request, start: Start) -> dict[str
     )
     outcome = _Outcome(start, request, checks=checked.get("preflight", []), loop=loop)
     try:
-        reason = await loop.run()
+        reason = await _run_to_its_end(loop, shelf)
         await shelf.close(What("end", pages.now(), counts=shelf.progress.counts, info=_end(reason, shelf, loop)))
     except FlushError as error:
         raise _failed(error.what, error.cause, outcome.result("a page could not be stored", shelf)) from error
@@ -159,6 +162,17 @@ def _end(reason: str, shelf: Shelf, loop: Loop) -> dict[str, Any]:
     own = shelf.progress
     found: dict[str, Any] = {"reason": reason, "verdict": overall(own.after_rechecks), "ownResults": loop.own_results}
     return found | ({"afterRechecks": own.after_rechecks} if own.rechecks else {})
+
+
+async def _run_to_its_end(loop: Loop, shelf: Shelf) -> str:
+    """Why the loop ended. A run that is stopped says so in its manifest: for a survey that is how it ends. Raises as the loop does."""
+    try:
+        return await loop.run()
+    except asyncio.CancelledError:
+        stopped = What("end", pages.now(), counts=shelf.progress.counts, info=_end(STOPPED, shelf, loop))
+        with contextlib.suppress(StoreError, TimeoutError):
+            await asyncio.wait_for(shelf.close(stopped), STOPPED_BUDGET_S)
+        raise
 
 
 def _hash_logs(ctx: TaskContext, request: Request) -> HashLogLayer | None:
