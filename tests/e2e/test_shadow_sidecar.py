@@ -9,12 +9,14 @@ from typing import Any
 
 import aiohttp
 
+from seiops.evidence.verify import verify
 from seiops.objectstore import open_store
 from seiops.shadow.manifest import read_chain
 from support.hash_logs import folder
 from support.shadow_nodes import Node, pages_in, serving
 from support.sidecar_process import sidecar, submit, until
 from support.sidecar_process import task as task_of
+from support.silent import Silent
 
 
 def _params(shadow: Node, canonical: Node, home: Path, **changes: Any) -> dict[str, Any]:
@@ -52,7 +54,10 @@ async def test_stopped_process_leaves_a_survey_that_goes_on(tmp_path: Path) -> N
     assert _heights(tmp_path) == list(range(1, 251))
     assert task["result"]["counts"] == {"clean": 250}
     entries = [entry async for entry, _ in read_chain(open_store(f"file://{tmp_path}/bucket/run"), task_id)]
-    assert [entry.kind for entry in entries] == ["run", "page", "page", "page", "page", "end"]
+    assert [entry.kind for entry in entries] == ["run", "page", "page", "end", "page", "page", "end"]
+    reasons = [entry.info["reason"] for entry in entries if entry.kind == "end" and entry.info]
+    assert reasons == ["stopped", "end-height"]
+    assert (await verify(open_store(f"file://{tmp_path}/bucket/run"), "run", Silent())).findings == []
 
 
 async def test_killed_process_repeats_at_most_an_unfinished_page(tmp_path: Path) -> None:
@@ -88,6 +93,8 @@ async def test_deleted_survey_publishes_its_rest_and_stays_deleted(tmp_path: Pat
             await process.wait()
         async with sidecar(home) as (url, _):
             assert await task_of(url, task_id) is None
+    (run,) = (await verify(open_store(f"file://{tmp_path}/bucket/run"), "run", Silent())).runs
+    assert (run.finished, run.reason, run.counts) == (True, "stopped", {"clean": 30})
 
 
 async def test_strict_preflight_stops_the_task_before_it_publishes(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from seiops.shadow.loop import Course
 from seiops.shadow.manifest import What
 from seiops.shadow.pages import now
+from seiops.shadow.verdicts import overall
 from support.shadow_nodes import Heard, Node, comparator_for, loop_for, request_for, serving, shelf_in
 
 CHAIN = "test-1"
@@ -24,5 +25,6 @@ async def publish(home: Path, *, canonical: Node | None = None, survey: bool = T
         shelf.opening = What("run", now(), info=opening)
         loop = loop_for(comparator, shelf, shadow, Heard(), Course(1, BLOCKS, survey))
         reason = await loop.run()
-        await shelf.close(What("end", now(), counts=shelf.progress.counts, info={"reason": reason}))
+        ending = {"reason": reason, "verdict": overall(shelf.progress.after_rechecks)}
+        await shelf.close(What("end", now(), counts=shelf.progress.counts, info=ending))
     return home / "bucket" / "run"

@@ -209,6 +209,7 @@ def _run(run: Run) -> dict[str, Any]:
         "endHeight": run.end,
         "objects": len(run.objects),
         "counts": run.counts,
+        "afterRechecks": run.after,
         "verdict": run.verdict,
         "manifest": {"entries": head.seq, "head": head.sha256} if head is not None else None,
     }

@@ -23,6 +23,7 @@ class Task:
     """An object to be checked. `run` and `entry`: the manifest entry that counts for it, None where there is none.
 
     `folder` is relative to the store, `key` to the folder. `promised`: the seal a task's result gave. `size`: as listed.
+    `looked_at`: heights of which another object says something, too.
     """
 
     folder: str
@@ -32,7 +33,7 @@ class Task:
     run: str = ""
     entry: Entry | None = None
     promised: str = ""
-    reported: frozenset[int] = frozenset()
+    looked_at: frozenset[int] = frozenset()
 
     @property
     def full_key(self) -> str:
@@ -52,6 +53,7 @@ class Checked:
     unmatched: int | None = None
     halted: bool = False
     outlines: dict[int, Outline] = field(default_factory=dict)
+    verdicts: dict[int, str] = field(default_factory=dict)
     outline: Outline | None = None
     record: CheckedRecord | None = None
     findings: list[Finding] = field(default_factory=list)
@@ -100,7 +102,7 @@ def _unreadable(checked: Checked, error: StoreError, store: Store) -> None:
 
 async def _content(reading: Reading, checked: Checked) -> None:
     task = checked.task
-    judge = checker(task.full_key, task.name, task.reported)
+    judge = checker(task.full_key, task.name, task.looked_at)
     if judge is None:
         async for _ in reading.pieces():
             pass
@@ -115,7 +117,8 @@ def _take_over(checked: Checked, judge: Checker) -> None:
     checked.counts = dict(judge.counts)
     checked.findings += cut(judge.findings)
     if isinstance(judge, ComparePage):
-        checked.unmatched, checked.halted, checked.outlines = judge.unmatched, judge.halted, judge.outlines
+        checked.unmatched, checked.halted = judge.unmatched, judge.halted
+        checked.outlines, checked.verdicts = judge.outlines, judge.verdicts
     elif isinstance(judge, Report):
         checked.outline = judge.outline
 

@@ -64,13 +64,14 @@ class _Heights:
 class ComparePage(_Heights):
     """Compared blocks. `unmatched`: the first height that is not a match; `halted`: whether the last line is none.
 
-    `outlines` are kept of the heights somebody wants to hold against a report.
+    `outlines` and `verdicts` are kept of the heights somebody wants to hold against a report or a recheck.
     """
 
     def __init__(self, key: str, name: Named, wanted: frozenset[int] = frozenset()) -> None:
         super().__init__(key, name)
         self._wanted = wanted
         self.outlines: dict[int, Outline] = {}
+        self.verdicts: dict[int, str] = {}
         self.unmatched: int | None = None
         self.halted = False
 
@@ -95,6 +96,23 @@ class ComparePage(_Heights):
             self.unmatched = line.height
         if line.height in self._wanted:
             self.outlines[line.height] = outline(line)
+            self.verdicts[line.height] = finding.verdict
+
+
+class Recheck(ComparePage):
+    """Blocks that could not be decided, compared once more: any heights, ascending. `verdicts` holds all of them."""
+
+    def _line(self, line: Line) -> None:
+        self._wanted = frozenset((line.height,))
+        super()._line(line)
+
+    def at(self, height: int) -> None:
+        if self.verdicts and height <= max(self.verdicts):
+            self.found(Name.HEIGHTS_DIFFER, f"line {self.lines + 1} is of height {height}, which does not ascend")
+
+    def end(self) -> None:
+        if not self.lines:
+            self.found(Name.CONTENT_INVALID, "holds no line")
 
 
 def outline(line: Line) -> Outline:
@@ -224,6 +242,8 @@ def checker(key: str, name: Named | None, reported: frozenset[int]) -> Checker |
     match name.kind:
         case Kind.COMPARE:
             return ComparePage(key, name, reported)
+        case Kind.RECHECK:
+            return Recheck(key, name)
         case Kind.EXPORT:
             return ExportPage(key, name)
         case Kind.HASHLOG:

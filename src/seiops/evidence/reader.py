@@ -23,6 +23,7 @@ LONGEST_LINE = 256 << 20
 _KEY = re.compile(r"(?P<folder>(?:.*?/)??)(?P<name>manifest/(?P<run>[^/]+)/(?P<seq>\d{8})\.json|[^/]+)")
 _NAMES = (
     ("compare", re.compile(r"(\d+)-(\d+)\.compare\.ndjson\.gz")),
+    ("recheck", re.compile(r"recheck-(\d+)()\.compare\.ndjson\.gz")),
     ("export", re.compile(r"(\d+)-(\d+)\.ndjson\.gz")),
     ("report", re.compile(r"divergence-(\d+)()\.report\.json\.gz")),
     ("digest", re.compile(r"endpoint-digest-(\d+)()-(?:semantic|translator)\.json\.gz")),
@@ -35,6 +36,7 @@ class Kind(StrEnum):
     """What an object is, by its name."""
 
     COMPARE = "compare"
+    RECHECK = "recheck"
     EXPORT = "export"
     REPORT = "report"
     DIGEST = "digest"
@@ -44,7 +46,7 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """An object as its name tells it; heights `start` to `end`, both included."""
+    """An object as its name tells it; heights `start` to `end`, both included. A recheck has a number in their place."""
 
     kind: Kind
     start: int

@@ -15,29 +15,32 @@ from seiops.digest.record import tree_key
 from seiops.evidence.checks import Checked
 from seiops.evidence.findings import Finding, Name
 from seiops.evidence.reader import Chain, Kind, named
-from seiops.shadow.manifest import Entry
+from seiops.shadow.manifest import STOPPED, Entry
 from seiops.shadow.verdicts import overall
 
 PAGES = (Kind.COMPARE, Kind.EXPORT)
 _BREAKS = {"missing": Name.ENTRY_MISSING, "broken": Name.CHAIN_BROKEN, "unreadable": Name.ENTRY_UNREADABLE}
 _ENTRY_KINDS: dict[str, Kind] = {
     "page": Kind.COMPARE,
+    "recheck": Kind.RECHECK,
     "export": Kind.EXPORT,
     "report": Kind.REPORT,
     "digest": Kind.DIGEST,
     "tree": Kind.TREE,
     "hashlog": Kind.HASHLOG,
 }
-BESIDE = {Kind.REPORT: Kind.COMPARE, Kind.TREE: Kind.DIGEST}
+BESIDE = {Kind.REPORT: Kind.COMPARE, Kind.RECHECK: Kind.COMPARE, Kind.TREE: Kind.DIGEST}
 """Objects that explain others, and the kind of run they belong to."""
 NOT_CLEAN = ("diverged", "indeterminate", "gap", "vacuous")
+UNDECIDED = ("indeterminate", "gap")
 
 
 @dataclass(slots=True)
 class Run:
     """One run as checked. `run` is empty for objects without a manifest. `kind`: `compare`, `export`, `digest`, `hashlog`.
 
-    `finished`: it says itself that it ended. `verdict`: recomputed, the worst of its blocks. `first_bad`: the first height
+    `finished`: it says itself that it ended. `counts`: blocks on its pages by verdict; `after`: with those that were compared
+    again and settled. `verdict`: recomputed, the worst of its blocks. `first_bad`: the first height
     that is not a match. `superseded`: objects another run published again.
     """
 
@@ -49,6 +52,7 @@ class Run:
     start: int | None = None
     end: int | None = None
     counts: dict[str, int] = field(default_factory=dict)
+    after: dict[str, int] = field(default_factory=dict)
     verdict: str = ""
     finished: bool = False
     superseded: int = 0
@@ -77,17 +81,42 @@ class Run:
 def describe(folder: str, chain: Chain | None, objects: list[Checked], kind: str = "") -> Run:
     """A run with what follows from its objects alone."""
     run = Run(folder, chain.run if chain is not None else "", kind or _kind(chain, objects), chain, objects)
-    names = [one.task.name for one in objects if one.task.name is not None and one.task.name.kind is not Kind.REPORT]
+    names = [one.task.name for one in objects if one.task.name is not None and one.task.name.kind not in BESIDE]
     if names:
         run.start, run.end = min(name.start for name in names), max(name.end for name in names)
     counts: Counter[str] = Counter()
     for one in objects:
-        counts.update(one.counts)
+        if one.task.name is not None and one.task.name.kind not in BESIDE:
+            counts.update(one.counts)
     run.counts = dict(counts)
-    run.first_bad = min((one.unmatched for one in objects if one.unmatched is not None), default=None)
+    run.after = _after_rechecks(run)
+    run.first_bad = min((one.unmatched for one in _pages(run) if one.unmatched is not None), default=None)
     run.verdict = _verdict(run)
     run.finished = chain is not None and (chain.ending is not None or run.kind == Kind.HASHLOG)
     return run
+
+
+def _rechecks(run: Run) -> list[Checked]:
+    found = [one for one in run.objects if one.task.name is not None and one.task.name.kind is Kind.RECHECK]
+    return sorted(found, key=_start_of)
+
+
+def _after_rechecks(run: Run) -> dict[str, int]:
+    """A second look decides only what was open; it never takes a divergence back (docs/contracts/shadow.md 9.3)."""
+    first = {height: verdict for one in _pages(run) for height, verdict in one.verdicts.items()}
+    total = Counter(run.counts)
+    for recheck in _rechecks(run):
+        for height, verdict in recheck.verdicts.items():
+            before = first.get(height)
+            if before in UNDECIDED and verdict not in UNDECIDED:
+                total[before] -= 1
+                total[verdict] += 1
+                first[height] = verdict
+    return {verdict: number for verdict, number in total.items() if number}
+
+
+def _pages(run: Run) -> list[Checked]:
+    return [one for one in run.objects if one.task.name is not None and one.task.name.kind in PAGES]
 
 
 def _kind(chain: Chain | None, objects: Sequence[Checked]) -> str:
@@ -103,7 +132,7 @@ def _kind(chain: Chain | None, objects: Sequence[Checked]) -> str:
 
 def _verdict(run: Run) -> str:
     if run.kind == Kind.COMPARE:
-        return overall(run.counts)
+        return overall(run.after)
     if run.kind == Kind.DIGEST:
         records = [one.record for one in run.objects if one.record is not None]
         if not records or any(record.problems for record in records):
@@ -120,7 +149,7 @@ def chain_findings(folder: str, chain: Chain) -> list[Finding]:
         where = f"{folder}manifest/{chain.run}/{entry.seq:08d}.json"
         if ended and entry.kind != "end":
             found.append(Finding(Name.AFTER_END, where, f"a {entry.kind} entry stands behind the end of the run"))
-        ended = ended or entry.kind == "end"
+        ended = ended or (entry.kind == "end" and (entry.info or {}).get("reason") != STOPPED)
         if text := _contradiction(entry):
             found.append(Finding(Name.ENTRY_CONTRADICTS, where, text))
     return found
@@ -136,6 +165,8 @@ def _contradiction(entry: Entry) -> str:
         return ""
     if name.kind is not _ENTRY_KINDS[entry.kind]:
         return f"calls {entry.key} a {entry.kind}"
+    if name.kind is Kind.RECHECK:
+        return ""
     if entry.start_height is not None and (entry.start_height, entry.end_height) != (name.start, name.end):
         return f"gives {entry.key} the heights {entry.start_height} to {entry.end_height}"
     if entry.counts is not None and sum(entry.counts.values()) != name.end - name.start + 1:
@@ -169,8 +200,7 @@ def _digest_conclusion(run: Run) -> Iterable[Finding]:
 
 def _holes(run: Run) -> Iterable[Finding]:
     before: Checked | None = None
-    pages = [one for one in run.objects if one.task.name is not None and one.task.name.kind in PAGES]
-    for one in sorted(pages, key=_start_of):
+    for one in sorted(_pages(run), key=_start_of):
         if before is not None:
             yield from _between(_end_of(before), before.task.full_key, _start_of(one), one.task.full_key)
         if before is None or _end_of(one) > _end_of(before):
@@ -240,6 +270,8 @@ def _conclusion(run: Run, all_counts: Mapping[str, int]) -> Iterable[Finding]:
     if told != run.counts and told != dict(all_counts):
         text = f"its end entry counts {_text(told)}, its pages hold {_text(run.counts)}"
         yield Finding(Name.COUNTS_DIFFER, run.place, text)
+    elif told == run.counts:
+        yield from _told_verdict(run, ending.info or {})
     wanted = (run.info.get("params") or {}).get("end_height")
     if run.reason == "end-height" and isinstance(wanted, int) and run.end != wanted:
         yield Finding(Name.RANGE_SHORT, run.place, f"says it reached {wanted}, its last page ends at {run.end}")
@@ -247,10 +279,20 @@ def _conclusion(run: Run, all_counts: Mapping[str, int]) -> Iterable[Finding]:
         yield from _halt(run)
 
 
+def _told_verdict(run: Run, info: Mapping[str, Any]) -> Iterable[Finding]:
+    """What the end says beyond its counts. A resubmitted run's totals cover earlier runs and are left to its counts."""
+    if (told := info.get("verdict")) is not None and told != run.verdict:
+        text = f"its end entry says {told}, its blocks say {run.verdict}"
+        yield Finding(Name.VERDICT_CONTRADICTS, run.place, text)
+    after = info.get("afterRechecks")
+    if isinstance(after, dict) and {name: number for name, number in after.items() if number} != run.after:
+        text = f"its end entry counts {_text(after)} after rechecks, its objects say {_text(run.after)}"
+        yield Finding(Name.COUNTS_DIFFER, run.place, text)
+
+
 def _halt(run: Run) -> Iterable[Finding]:
     """A tripwire run ends with a block that is no match, and with a report of it."""
-    pages = [one for one in run.objects if one.task.name is not None and one.task.name.kind is Kind.COMPARE]
-    last = max(pages, key=_end_of, default=None)
+    last = max(_pages(run), key=_end_of, default=None)
     if last is None or not last.whole:
         return
     if not last.halted:
@@ -265,9 +307,9 @@ def _halt(run: Run) -> Iterable[Finding]:
 
 
 def _not_clean(run: Run) -> Iterable[Finding]:
-    total = sum(run.counts.values())
+    total = sum(run.after.values())
     for verdict in NOT_CLEAN:
-        if number := run.counts.get(verdict):
+        if number := run.after.get(verdict):
             first = f", the first block that is no match is {run.first_bad}" if run.first_bad is not None else ""
             yield Finding(Name.NOT_CLEAN, run.place, f"{number} of {total} blocks are {verdict}{first}", verdict)
 
@@ -297,8 +339,10 @@ def report_findings(objects: Iterable[Checked]) -> list[Finding]:
     outlines: dict[int, Any] = {}
     reports: list[Checked] = []
     for one in objects:
-        outlines |= one.outlines
-        if one.task.name is not None and one.task.name.kind is Kind.REPORT:
+        kind = one.task.name.kind if one.task.name is not None else None
+        if kind is Kind.COMPARE:
+            outlines |= one.outlines
+        elif kind is Kind.REPORT:
             reports.append(one)
     found = []
     for report in reports:

@@ -55,6 +55,7 @@ class AttestedRun(msgspec.Struct, rename="camel", omit_defaults=True):
     folder: str = ""
     heights: Heights | None = None
     counts: dict[str, int] = {}
+    after_rechecks: dict[str, int] = {}
     reason: str = ""
     manifest: Head | None = None
     params: dict[str, Any] = {}
@@ -114,7 +115,7 @@ def build(found: Verification, chain: str, accepted: frozenset[str]) -> bytes:
     spans = [run.heights for run in runs if run.heights is not None]
     counts: dict[str, int] = {}
     for run in runs:
-        for verdict, number in run.counts.items():
+        for verdict, number in (run.after_rechecks or run.counts).items():
             counts[verdict] = counts.get(verdict, 0) + number
     predicate = Predicate(
         chain=chain,
@@ -170,6 +171,7 @@ def _run(run: Run) -> AttestedRun:
         folder=run.folder,
         heights=Heights(run.start, run.end) if run.start is not None and run.end is not None else None,
         counts=run.counts,
+        after_rechecks=run.after if run.after != run.counts else {},
         reason=run.reason,
         manifest=_head(run),
         params=run.info.get("params") or {},

@@ -95,7 +95,7 @@ async def verify(
     tasks = [task for plan in plans for task in plan.tasks]
     _promise(tasks, seals or {}, store.prefix, url)
     found = Verification(url, others=sum(plan.others for plan in plans))
-    found.objects = await _check_all(store, tasks, progress)
+    found.objects = await _check_rechecks_first(store, tasks, progress)
     by_folder: dict[str, list[Checked]] = defaultdict(list)
     for one in found.objects:
         by_folder[one.task.folder].append(one)
@@ -111,7 +111,7 @@ async def verify_object(store: Store, key: str, url: str, progress: Progress, se
     """Verify one object by itself: its content, and its seal where one was promised. Raises as `verify` does."""
     task = Task("", key, (await store.head(key)).size, named(key))
     _promise([task], seals, store.prefix, url)
-    found = Verification(url, objects=await _check_all(store, [task], progress))
+    found = Verification(url, objects=await _check_rechecks_first(store, [task], progress))
     found.findings = [finding for one in found.objects for finding in one.findings]
     return found
 
@@ -124,9 +124,22 @@ def _promise(tasks: Sequence[Task], seals: Mapping[str, str], prefix: str, url: 
         known[key].promised = seal
 
 
-async def _check_all(store: Store, tasks: list[Task], progress: Progress) -> list[Checked]:
+async def _check_rechecks_first(store: Store, tasks: list[Task], progress: Progress) -> list[Checked]:
+    """Rechecks name the heights whose first verdict has to be kept while the pages stream by; there are few of them."""
     progress.total(len(tasks), sum(task.size for task in tasks))
+    again = [task for task in tasks if task.name is not None and task.name.kind is Kind.RECHECK]
+    checked = await _check_all(store, again, progress)
+    heights: dict[str, frozenset[int]] = {}
+    for one in checked:
+        known = heights.get(one.task.folder, one.task.looked_at)
+        heights[one.task.folder] = known.union(one.verdicts)
+    rest = [task for task in tasks if task.name is None or task.name.kind is not Kind.RECHECK]
+    for task in rest:
+        task.looked_at = heights.get(task.folder, task.looked_at)
+    return checked + await _check_all(store, rest, progress)
 
+
+async def _check_all(store: Store, tasks: list[Task], progress: Progress) -> list[Checked]:
     async def check(task: Task) -> Checked:
         checked = await check_object(store, task, progress.heard)
         progress.done()
@@ -151,7 +164,7 @@ async def _plan(store: Store, folder: Folder) -> _Plan:
         if name is None and entry is None:
             others += 1
             continue
-        tasks.append(Task(folder.prefix, key, folder.objects.get(key, 0), name, run, entry, reported=reported))
+        tasks.append(Task(folder.prefix, key, folder.objects.get(key, 0), name, run, entry, looked_at=reported))
     return _Plan(folder, chains, tasks, superseded, others)
 
 
@@ -234,7 +247,8 @@ def _strangers(runs: list[Run], strangers: list[Checked]) -> list[Finding]:
     for one in strangers:
         name = one.task.name
         assert name is not None
-        owner = next((run for run in runs if _unfinished(run, _family(name.kind), name.start)), None)
+        start = None if name.kind is Kind.RECHECK else name.start
+        owner = next((run for run in runs if _unfinished(run, _family(name.kind), start)), None)
         if owner is not None:
             text = f"stored, but {owner.place} was interrupted before it entered it in its manifest"
             found.append(Finding(Name.UNFINISHED_OBJECT, one.task.full_key, text, "open"))
@@ -244,13 +258,13 @@ def _strangers(runs: list[Run], strangers: list[Checked]) -> list[Finding]:
     return found
 
 
-def _unfinished(run: Run, kind: str, start: int) -> bool:
+def _unfinished(run: Run, kind: Kind, start: int | None) -> bool:
     """Whether an object from `start` on is what this run would have entered next."""
     begin = run.info.get("startHeight")
     following = run.end + 1 if run.end is not None else begin
     if run.finished or run.kind != kind:
         return False
-    return following is None or start == following or (kind == Kind.COMPARE and start > following)
+    return following is None or start is None or start == following or (kind == Kind.COMPARE and start > following)
 
 
 def _counts_up_to(run: Run, runs: Sequence[Run]) -> Counter[str]:

@@ -20,6 +20,8 @@ import msgspec
 from seiops.objectstore import Published, Store, StoreError
 
 FORMAT = "seiops-manifest/1"
+STOPPED = "stopped"
+"""The reason of an end that was asked for. The same run may be started again; its entries then go on behind that one."""
 _SEQ_DIGITS = 8
 _KEY = re.compile(r"manifest/(?P<run>[^/]+)/(?P<seq>\d{8})\.json")
 

@@ -19,7 +19,7 @@ from seiops.shadow.hashlog import slice_lines
 from seiops.shadow.manifest import ChainHead, What, Writer, read_chain
 from support.hash_logs import folder as hash_log_folder
 from support.published_run import BLOCKS, publish
-from support.shadow_nodes import Node, receipt, results
+from support.shadow_nodes import Node, flat_error, receipt, results
 from support.silent import Silent
 
 
@@ -124,6 +124,26 @@ async def test_a_tripwire_run_without_its_report_is_incomplete(tmp_path: Path) -
     await writer.append(What("page", "t", (1, 42), {"clean": 41, "diverged": 1}, again))
     await writer.append(What("end", "t", counts={"clean": 41, "diverged": 1}, info={"reason": "divergence"}))
     assert sorted(names(await verified(folder))) == ["not-clean", "report-missing"]
+
+
+async def test_a_second_look_settles_what_was_open_and_is_checked_too(tmp_path: Path) -> None:
+    other = Node(latest=BLOCKS, identity="other")
+    other.plant("block_results", 42, *[flat_error("not now")] * 3, results(42))
+    folder = await publish(tmp_path / "home", canonical=other)
+    found = await verified(folder)
+    (run,) = found.runs
+    assert found.findings == []
+    assert (run.counts, run.after, run.verdict) == ({"clean": 129, "indeterminate": 1}, {"clean": BLOCKS}, "clean")
+    again = folder / "recheck-1.compare.ndjson.gz"
+    kept = again.read_bytes()
+    again.write_bytes(gzip.compress(gzip.decompress(kept).replace(b'"clean"', b'"vacuous"')))
+    assert {"seal-differs", "verdict-contradicts", "not-clean"} <= set(names(await verified(folder)))
+    again.unlink()
+    assert {"object-missing", "verdict-contradicts", "not-clean"} <= set(names(await verified(folder)))
+    for entry in (folder / "manifest").rglob("*.json"):
+        entry.unlink()
+    again.write_bytes(kept)
+    assert (await verified(folder)).findings == []
 
 
 async def test_two_runs_that_follow_each_other_are_no_gap(run: Path, tmp_path: Path) -> None:
