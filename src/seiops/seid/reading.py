@@ -20,6 +20,7 @@ from seiops.seid.schema import CURRENT_VERSION, FILES, MODES, Field, Place, Sche
 
 _TRUE = frozenset(("1", "t", "T", "TRUE", "true", "True"))
 _FALSE = frozenset(("0", "f", "F", "FALSE", "false", "False"))
+_HEXADECIMAL = re.compile(r"[+-]?0[xX][0-9a-fA-F]*\.?[0-9a-fA-F]*[pP][+-]?[0-9]+")
 _OCTAL = re.compile(r"[+-]?0[0-7_]+", re.ASCII)
 _WIRE_TYPES: dict[type, str] = {
     int: "int64",
@@ -210,17 +211,27 @@ def _integer_text(field: Field, name: str, text: str) -> int:
 def _float(raw: Any) -> float:
     match raw:
         case str():
-            if not raw.strip():
-                raise _MismatchError("empty string for float64 field")
-            try:
-                if raw != raw.strip():
-                    raise ValueError(raw)
-                return float(raw)
-            except ValueError:
-                raise _MismatchError("cannot parse value as 'float64': strconv.ParseFloat: invalid syntax") from None
+            return _float_text(raw)
         case bool() | int() | float():
             return float(raw)
     raise _unconvertible("float64", raw)
+
+
+def _float_text(text: str) -> float:
+    failure = "cannot parse value as 'float64': strconv.ParseFloat"
+    if not text.strip():
+        raise _MismatchError("empty string for float64 field")
+    if text != text.strip() or not text.isascii() or text.lower() in ("+nan", "-nan"):
+        raise _MismatchError(f"{failure}: invalid syntax")
+    try:
+        number = float.fromhex(text) if _HEXADECIMAL.fullmatch(text) else float(text)
+    except OverflowError:
+        number = math.inf
+    except ValueError:
+        raise _MismatchError(f"{failure}: invalid syntax") from None
+    if math.isinf(number) and "inf" not in text.lower():
+        raise _MismatchError(f"{failure}: value out of range")
+    return number
 
 
 def _duration(raw: Any) -> int:

@@ -1,8 +1,11 @@
 """Numbers of overrides, read as Go's scanner reads them: what it answers to these texts was taken from it."""
 
+from pathlib import Path
+
 import pytest
 
 from seiops.seid.overrides import OverrideError, apply_overrides
+from seiops.seid.reading import ReadError, read_config
 from seiops.seid.schema import load_schema
 
 SCHEMA = load_schema("v0.0.21")
@@ -50,3 +53,22 @@ def test_what_is_refused(key: str, text: str, reason: str) -> None:
     with pytest.raises(OverrideError) as failure:
         apply_overrides(SCHEMA, {}, {key: text})
     assert str(failure.value).endswith(f": {reason}")
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("1_0.5", 10.5), ("0x1p3", 8.0), ("-Infinity", float("-inf")), ("1e-400", 0.0)]
+)
+def test_quoted_floats_in_files(text: str, value: float, tmp_path: Path) -> None:
+    assert quoted_float(text, tmp_path) == value
+
+
+@pytest.mark.parametrize("text", ["1e309", "+nan", "\u0663", "0x1", " 1"])
+def test_quoted_floats_that_are_none(text: str, tmp_path: Path) -> None:
+    with pytest.raises(ReadError, match="snapshot-prefetch-threshold"):
+        quoted_float(text, tmp_path)
+
+
+def quoted_float(text: str, folder: Path) -> object:
+    (folder / "config.toml").write_text("")
+    (folder / "app.toml").write_text(f'[state-commit]\nsc-snapshot-prefetch-threshold = "{text}"\n')
+    return read_config(SCHEMA, folder)[FLOAT]
