@@ -91,6 +91,12 @@ def _divergences(summary: Summary) -> Iterator[Advice]:
             "agree on: executor or event settings of the nodes are the usual cause (T12, T27).",
             "seiops shadow preflight --strict",
         )
+    for side, count in sorted(summary.strange.items()):
+        yield Advice(
+            "know",
+            f"In {blocks(count)} the {side} node's own receipts do not hash to what the chain's header says of them: it executed "
+            "otherwise than the network did. Another binary explains that (T1); the same binary does not.",
+        )
     for digest in summary.digests:
         if digest.match is False:
             yield Advice(

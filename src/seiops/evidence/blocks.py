@@ -35,6 +35,7 @@ class Layer0(_Struct):
     last_results_hash_match: bool
     gas_used_match: bool = True
     same_source: bool = False
+    own_results_match: dict[str, bool] | None = None
     shadow_app_hash: str = ""
     canonical_app_hash: str = ""
     shadow_last_results_hash: str = ""
@@ -60,6 +61,7 @@ class Layer1(_Struct):
     divergences: list[TxDifference] = []
     indeterminate: bool = False
     error: str = ""
+    block: list[FieldDifference] = []
 
 
 class StateDifference(_Struct):
@@ -135,6 +137,7 @@ class Finding:
     """What one line proves. `contradiction`: its stated verdict or match does not follow from its layers.
 
     `undecided`: layers that could not be evaluated. `headers_only`: a match for which nothing but headers was compared.
+    `strange`: sides whose own receipts of the block before do not hash to what the header says.
     """
 
     height: int
@@ -152,6 +155,7 @@ class Finding:
     app_hash_expected: bool = False
     settled_by_hash_log: bool = False
     migration: bool = False
+    strange: tuple[str, ...] = ()
 
     @property
     def consensus(self) -> bool:
@@ -183,6 +187,7 @@ def judge(line: Line) -> Finding:
         finding.accounts, finding.keys = line.layer2.accounts_checked, line.layer2.keys_checked
     finding.headers_only = line.match and line.layer1 is None and line.layer2 is None and hash_log is None
     finding.settled_by_hash_log = hash_log is not None and line.layer1 is None
+    finding.strange = tuple(side for side, match in (line.layer0.own_results_match or {}).items() if not match)
     finding.app_hash_expected = line.migration_mode and not gap and not line.layer0.app_hash_match
     return finding
 
@@ -249,6 +254,10 @@ def receipt_differences(layer: Layer1) -> Iterator[Difference]:
         for one in tx.fields:
             values = _text(one.shadow), _text(one.canonical)
             yield Difference("1", one.field, f"tx {tx.tx_index}", "", *values, one.field in CONSENSUS_FIELDS)
+    for one in layer.block:
+        yield Difference(
+            "1", one.field, "the block itself", "", _text(one.shadow), _text(one.canonical), consensus=False
+        )
     if not layer.tx_count_match and not layer.indeterminate and not layer.divergences:
         yield Difference("1", "presence", "number of transactions")
 

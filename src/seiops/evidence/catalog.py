@@ -6,7 +6,6 @@ as the Go sidecar leaves them, make one run without a seal (docs/contracts/shado
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,7 +15,6 @@ from seiops.evidence.summary import RunInfo
 from seiops.objectstore import Store
 from seiops.shadow.manifest import Entry
 
-RECHECK = re.compile(r"recheck-(\d+)\.compare\.ndjson\.gz")
 _NAMES = {
     Kind.COMPARE: "comparison",
     Kind.EXPORT: "export",
@@ -45,11 +43,10 @@ class Item:
 
 @dataclass(slots=True)
 class Stock:
-    """A folder with its runs. `seals`: the SHA-256 a manifest promises, by key; `rechecks` in the order they were made."""
+    """A folder with its runs. `seals`: the SHA-256 a manifest promises, by key."""
 
     folder: Folder
     items: dict[Kind, list[Item]]
-    rechecks: list[Item]
     runs: list[RunInfo] = field(default_factory=list)
     seals: dict[str, str] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
@@ -70,18 +67,15 @@ async def take_stock(store: Store) -> list[Stock]:
 
 def _stock(folder: Folder) -> Stock | None:
     items: dict[Kind, list[Item]] = {}
-    rechecks = []
     for name, size in folder.objects.items():
-        key = folder.prefix + name
-        if again := RECHECK.fullmatch(name):
-            rechecks.append(Item(key, int(again[1]), int(again[1]), size, recheck=True))
-        elif (found := named(name)) is not None and found.start <= found.end:
-            items.setdefault(found.kind, []).append(Item(key, found.start, found.end, size))
-    if not (items or rechecks or folder.runs):
+        if (found := named(name)) is not None and found.start <= found.end:
+            item = Item(folder.prefix + name, found.start, found.end, size, found.kind is Kind.RECHECK)
+            items.setdefault(found.kind, []).append(item)
+    if not (items or folder.runs):
         return None
     for kept in items.values():
         kept.sort(key=lambda one: (one.first, -one.last, one.key))
-    return Stock(folder, items, sorted(rechecks, key=lambda one: one.first))
+    return Stock(folder, items)
 
 
 async def read_runs(store: Store, stock: Stock, watch: Watch = lambda done, total: None) -> None:

@@ -108,7 +108,7 @@ def _seal(summary: Summary, page: Page) -> None:
 async def _second_looks(store: Store, stock: Stock, summary: Summary) -> dict[int, Finding]:
     """Blocks that were compared again because they could not be decided (docs/contracts/shadow.md 9.3); the last look counts."""
     found: dict[int, Finding] = {}
-    async for page in pages(store, stock, stock.rechecks, lambda done, total: None):
+    async for page in pages(store, stock, stock.of(Kind.RECHECK), lambda done, total: None):
         _seal(summary, page)
         found |= {finding.height: finding for finding in page.findings}
     return found
@@ -202,7 +202,7 @@ class Said:
 async def block_at(store: Store, stock: Stock, height: int) -> list[Said]:
     """Every line about a block, the gravest first, second looks included. Raises StoreError, LineError."""
     said = []
-    for item in [*stock.rechecks, *(one for one in stock.of(Kind.COMPARE) if one.first <= height <= one.last)]:
+    for item in [*stock.of(Kind.RECHECK), *(one for one in stock.of(Kind.COMPARE) if one.first <= height <= one.last)]:
         try:
             async for batch in Reading(store, item.key).lines():
                 said += [one for raw in batch if (one := _said_of(height, item.key, raw)) is not None]

@@ -168,6 +168,7 @@ class Summary:
     hash_log_settled: int = 0
     app_hash_expected: int = 0
     migration: int = 0
+    strange: Counter[str] = field(default_factory=Counter)
     txs: int = 0
     accounts: int = 0
     keys: int = 0
@@ -208,6 +209,7 @@ class Summary:
         self.hash_log_settled += finding.settled_by_hash_log
         self.app_hash_expected += finding.app_hash_expected
         self.migration += finding.migration
+        self.strange.update(side for side in finding.strange if side in ("shadow", "canonical"))
         self.earliest = min(filter(None, (self.earliest, finding.timestamp)), default="")
         self.latest = max(self.latest, finding.timestamp)
         if finding.contradiction:

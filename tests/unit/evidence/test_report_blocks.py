@@ -80,6 +80,21 @@ def test_descriptive_fields_are_told_from_consensus_fields() -> None:
     assert read(receipts_differ(5, ("log", "a", "b"), ("data", "", "AA"))).consensus
 
 
+def test_what_the_block_itself_returned_is_descriptive() -> None:
+    entry = {"field": "validatorUpdates", "shadow": [1], "canonical": None}
+    layer1 = {"totalTxs": 2, "txCountMatch": True, "block": [entry]}
+    line = clean(5, match=False, divergenceLayer=1, layer1=layer1, verdict="diverged", reason="descriptive-fields")
+    found = read(line)
+    assert (found.verdict, found.contradiction, found.consensus) == ("diverged", "", False)
+    assert [(one.kind, one.shadow, one.canonical) for one in found.differences] == [("validatorUpdates", "[1]", "null")]
+
+
+def test_receipts_that_do_not_hash_to_the_header_are_told() -> None:
+    layer0 = clean(5)["layer0"] | {"ownResultsMatch": {"shadow": False, "canonical": True}}
+    found = read(clean(5, layer0=layer0))
+    assert (found.verdict, found.strange) == ("clean", ("shadow",))
+
+
 def test_hash_log_settles_and_tells() -> None:
     equal = {"source": "hash-log", "changesetMatch": True, "resultHashMatch": True, "blockHashMatch": True}
     line = clean(5, layerH=equal)

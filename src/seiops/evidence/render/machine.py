@@ -56,6 +56,7 @@ def summary_wire(summary: Summary) -> dict[str, Any]:
         "missing": summary.missing,
         "descriptiveOnly": summary.descriptive,
         "headersOnly": summary.headers_only,
+        "ownResultsDiffer": dict(summary.strange),
         "settledByHashLog": summary.hash_log_settled,
         "decidedBySecondLook": summary.rechecked,
         "repeatedBlocks": summary.repeated,
