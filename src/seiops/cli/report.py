@@ -107,7 +107,7 @@ def register(app: typer.Typer) -> None:
                 raise CommandError("--key and --height are mutually exclusive")
             place = _place(url, env, bucket, prefix, region, keep_prefix=bool(key))
             form = Form.JSON if as_json else output
-            if height is None and not key:
+            if height is None and not (key or place.key):
                 if place.by_flags and not (first or last or layer or kind or contract or verdict or output):
                     raise CommandError("one of --key or --height is required")
                 _divergences(place, _filters(first, last, layer, kind, contract, verdict), _Target.of(form, file))
@@ -373,12 +373,12 @@ def _divergences(place: _Place, filters: Filters, target: _Target) -> None:
 
     async def read(watch: Watch) -> Summary:
         stock = await _only(place)
-        await read_runs(place.store, stock)
+        await read_runs(place.store, stock, watch)
         found = Summary(place.store.url(stock.name), stock.runs)
         await matching(place.store, stock, filters, found, watch)
         return found
 
-    with _bar("reading pages") as watch:
+    with _bar("reading manifests, then pages") as watch:
         found = _run(lambda: read(watch))
     for problem in found.problems:
         print(f"warning: {printable(problem)}", file=sys.stderr)
@@ -472,10 +472,10 @@ def _summary(place: _Place, target: _Target) -> None:
 
     async def read(watch: Watch) -> Summary:
         stock = await _only(place)
-        await read_runs(place.store, stock)
+        await read_runs(place.store, stock, watch)
         return await gather(place.store, stock, watch)
 
-    with _bar("reading pages") as watch:
+    with _bar("reading manifests, then pages") as watch:
         found = _run(lambda: read(watch))
 
     def terminal() -> RenderableType:

@@ -163,6 +163,10 @@ def _limits(summary: Summary) -> Iterator[Advice]:
     if summary.headers_only:
         yield Advice("know", f"Of {blocks(summary.headers_only)} only headers were compared. Nodes that follow the network serve the "
                      "proposer's headers, so that this says nothing of their own execution (T8).")  # fmt: skip
+    for run in summary.runs:
+        if run.tripped:
+            yield Advice("know", f"Run {run.run} is a tripwire and ended at block {run.last}: nothing behind it was compared. "
+                         "With continueOnDivergence a run goes on.")  # fmt: skip
     if not summary.keys:
         yield Advice(
             "know", "State was not compared (layer 2 was off): the verdict rests on headers, receipts and hash logs."

@@ -139,9 +139,9 @@ async def _digests(store: Store, stock: Stock, summary: Summary) -> None:
 
 
 def _wanted(stock: Stock) -> tuple[int, int] | None:
-    """The range the runs were asked for, where they were asked for an end."""
+    """The range the runs were asked for, where they were asked for an end and none of them was to stop before it."""
     asked = [run for run in stock.runs if run.sealed and run.kind == "comparison"]
-    ends = [end for run in asked if isinstance(end := run.params.get("end_height"), int)]
+    ends = [end for run in asked if isinstance(end := run.params.get("end_height"), int) and not run.tripped]
     starts = [start for run in asked if (start := run.params.get("start_height") or run.first)]
     return (min(starts), max(ends)) if ends and starts and min(starts) <= max(ends) else None
 

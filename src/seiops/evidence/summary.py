@@ -122,6 +122,11 @@ class RunInfo:
     problems: list[str] = field(default_factory=list)
 
     @property
+    def tripped(self) -> bool:
+        """Ended at a block that is no match, as a tripwire does."""
+        return self.reason in ("divergence", "indeterminate")
+
+    @property
     def mode(self) -> str:
         if self.kind != "comparison" or not self.params:
             return self.kind

@@ -128,6 +128,14 @@ def test_key_alone_ignores_the_prefix(tmp_path: Path) -> None:
     assert done.stdout.startswith("# Divergence Report — Height 150\n")
 
 
+def test_url_may_name_the_report_itself(tmp_path: Path) -> None:
+    fill(tmp_path / "bucket", prefix="")
+    done = seiops("divergence", f"{tmp_path}/bucket/divergence-150.report.json.gz")
+    assert done.exit_code == 0, done.stderr
+    assert "Block 150" in done.stdout
+    assert "21546" in done.stdout
+
+
 # --- list, in the recorded shape --------------------------------------------------------------------------------------
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from seiops.evidence import oneblock
+from seiops.evidence.advice import advice
 from seiops.evidence.catalog import read_runs, take_stock
 from seiops.evidence.collect import gather
 from seiops.evidence.summary import Summary
@@ -41,6 +42,9 @@ async def test_untouched_pair_is_clean(tmp_path: Path) -> None:
 
 async def test_stopped_run_shows_its_block_with_both_nodes_answers(tmp_path: Path) -> None:
     url = await publish(tmp_path, survey=False)
+    found = await summed(url)
+    assert (found.verdict, found.missing, found.ledger.last) == ("diverged", 0, 425)
+    assert any("tripwire and ended at block 425" in one.text for one in advice(found))
     store = open_store(url)
     view = await oneblock.load(store, await take_stock(store), 425)
     assert view.report is not None

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from seiops.evidence.advice import advice, headline, number
+from seiops.evidence.advice import blocks as blocks_of
 from seiops.evidence.blocks import LAYER_NAMES, LAYERS, Difference
 from seiops.evidence.oneblock import BlockView
 from seiops.evidence.render.charts import percent
@@ -124,7 +125,7 @@ def _blocks(blocks: Sequence[Block]) -> Iterator[str]:
 
 def blocks(found: Summary) -> str:
     """A list of blocks, as filters left it."""
-    head = [f"# Blocks: {cell(found.place)}", "", f"{number(found.blocks)} blocks pass the filters.", ""]
+    head = [f"# Blocks: {cell(found.place)}", "", f"Passing the filters: {blocks_of(found.blocks)}.", ""]
     return "\n".join([*head, *_blocks(found.listed())]) + "\n"
 
 

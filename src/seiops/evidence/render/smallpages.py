@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from seiops.evidence.advice import blocks
 from seiops.evidence.blocks import LAYER_NAMES, Difference
 from seiops.evidence.oneblock import BlockView
 from seiops.evidence.render.charts import number, stacked
@@ -129,7 +130,7 @@ def _answers(view: BlockView) -> Iterator[Html]:
 
 
 def blocks_page(found: Summary, about: str) -> str:
-    head = tag("section", tag("h1", f"{number(found.blocks)} blocks"), tag("p", about, class_="note"))
+    head = tag("section", tag("h1", blocks(found.blocks)), tag("p", about, class_="note"))
     return document(f"Blocks · {found.place}", found.place, join(head, blocks_section(found)), payload=payload(found))
 
 

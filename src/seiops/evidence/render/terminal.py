@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from seiops.evidence.advice import advice, headline, number
+from seiops.evidence.advice import blocks as blocks_of
 from seiops.evidence.blocks import LAYER_NAMES, LAYERS, SEVERITY, Difference
 from seiops.evidence.ledger import Column
 from seiops.evidence.oneblock import BlockView
@@ -119,7 +120,7 @@ def _tallies(found: Summary) -> list[RenderableType]:
 
 
 def blocks(found: Summary) -> RenderableType:
-    return _blocks(f"{number(found.blocks)} blocks", found.listed())
+    return _blocks(blocks_of(found.blocks), found.listed())
 
 
 def _blocks(title: str, shown: Sequence[Block]) -> Table:
