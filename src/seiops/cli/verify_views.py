@@ -76,7 +76,8 @@ def show_table(found: Verification) -> None:
     console = _console()
     if found.records:
         console.print(_records(found), soft_wrap=True)
-    runs = [run for run in found.runs if run.kind != "digest" or run.sealed]
+    # of a digest run the records say everything
+    runs = [run for run in found.runs if run.kind != "digest"]
     if runs:
         console.print(_runs(found.url, runs), soft_wrap=True)
     show_findings(console, found.findings, found.accepted, found.statements)
@@ -106,7 +107,9 @@ def _conclusion(found: Verification, runs: list[Run]) -> str:
     verdict = "[bold green]fine" if not found.findings else f"[bold red]{len(found.findings)} findings"
     beside = f", {found.others} other objects not looked at" if found.others else ""
     if not runs:
-        return f"{verdict}[/]: {len(found.records)} records, each seal, digest and verdict recomputed{beside}"
+        manifests = sum(run.sealed for run in found.runs)
+        chained = f", {manifests} manifest{'s' if manifests > 1 else ''} checked" if manifests else ""
+        return f"{verdict}[/]: {len(found.records)} records, each seal, digest and verdict recomputed{chained}{beside}"
     payload = sum(one.payload_bytes for one in found.objects)
     sealed = sum(1 for one in found.objects if one.task.entry is not None)
     without = len(found.objects) - sealed
