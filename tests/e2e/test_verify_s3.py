@@ -15,9 +15,13 @@ from typer.testing import CliRunner
 
 from seidev.s3 import Bucket
 from seiops.cli.main import app
+from seiops.evidence.verify import verify as verify_store
+from seiops.objectstore import StoreError, open_store
 from seiops.shadow.pages import now
+from support.fault_proxy import FaultProxy, always
 from support.shadow_nodes import Node, receipt, results, serving
 from support.sidecar_process import ended, sidecar, submit, until
+from support.silent import Silent
 
 PREFIX = "pair-7"
 BLOCKS = 250
@@ -244,6 +248,31 @@ def test_an_export_is_checked_block_by_block(bucket: Bucket, tmp_path: Path) -> 
     status, found = verify(f"{bucket.url}/{PREFIX}")
     assert (status, names(found)) == (2, {"content-invalid"})
     assert "height 7: the node's answer has no height: it is an error" in found["findings"][0]
+
+
+def test_an_answer_of_another_height_is_no_export_of_this_one(bucket: Bucket, tmp_path: Path) -> None:
+    asyncio.run(publish(bucket, tmp_path / "home", canonicalRpc="", migrationMode=False, continueOnDivergence=False))
+    pages = bucket.directory / PREFIX / f"1-{BLOCKS}.ndjson.gz"
+    rewrite(pages, lambda payload: payload.replace(b'"block_results":{"height":"9"', b'"block_results":{"height":"8"'))
+    found = verify(f"{bucket.url}/{PREFIX}")[1]
+    assert names(found) >= {"heights-differ", "seal-differs"}
+    assert any("height 9: the node's answer is of height 8" in finding for finding in found["findings"])
+
+
+def test_a_store_that_does_not_answer_is_no_finding(bucket: Bucket, run: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of the run could be read: nothing is said of the other half, and nothing is called missing."""
+
+    async def asked() -> StoreError:
+        async with FaultProxy(bucket.env["AWS_ENDPOINT_URL_S3"]).running() as proxy:
+            proxy.choose = always("slow-down", "GET", "101-200")
+            monkeypatch.setenv("AWS_ENDPOINT_URL_S3", proxy.url)
+            with pytest.raises(StoreError) as refused:
+                await verify_store(open_store(f"{bucket.url}/{PREFIX}"), "x", Silent())
+            return refused.value
+
+    error = asyncio.run(asked())
+    assert (error.code, error.retryable) == ("SlowDown", True)
+    assert "101-200" in error.message
 
 
 def test_nothing_there_and_no_bucket_are_no_findings(bucket: Bucket) -> None:
