@@ -35,6 +35,24 @@ async def test_a_node_comes_up_with_at_most_twelve_requests(world: Controlled) -
     assert len(until_stamped) <= 13, until_stamped
 
 
+async def test_an_update_waiting_for_the_statefulsets_controller_is_not_stored_and_does_nothing_twice(
+    world: Controlled,
+) -> None:
+    world.start()
+    await world.create_node()
+    await world.steady()
+    await world.stop()
+    world.scale = 1.0
+    patched, stored = world.posts("config-patch"), len(world.history)
+    world.start()
+    await world.patch_node(image="registry.example/seid:v2")
+    await world.until(lambda node: is_steady(node) and node["status"]["currentImage"].endswith("v2"))
+    on_the_way = [one for one in world.history[stored:] if task_of(one, "config-patch").get("status") == "Complete"]
+    assert on_the_way
+    assert all(task_of(one, "replace-pod")["status"] == "Complete" for one in on_the_way)
+    assert world.posts("config-patch") == patched + 1
+
+
 async def test_an_idle_fleet_costs_the_api_server_nothing(world: Controlled) -> None:
     world.start()
     await world.create_node()

@@ -21,7 +21,8 @@ class Intervals:
 
     @property
     def steady(self) -> float:
-        """Between two health probes, two questions to EC2, and before a failed update is tried again."""
+        """Between two health probes, two questions to EC2, before a failed update is tried again, and until progress of an
+        update that waits for nothing but the StatefulSet's controller is stored."""
         return 30.0 * self.scale
 
     @property

@@ -7,8 +7,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from seiops.api.status import PlannedTask
 from seiops.controller.sidecar_client import Probe
 from seiops.kube import Key
+
+
+@dataclass(frozen=True, slots=True)
+class Unstored:
+    """Progress of a plan that is not in the status yet; after a restart the steps would be done again without harm."""
+
+    since: float
+    plan: str
+    """The plan's id."""
+    tasks: list[PlannedTask]
 
 
 @dataclass(slots=True)
@@ -20,6 +31,7 @@ class NodeMemory:
     """Id of the task that the two fields below are about."""
     task_not_before: float = 0.0
     refusals: int = 0
+    unstored: Unstored | None = None
     plan_failures: int = 0
     """Update and mark-ready plans in a row that failed."""
     plan_not_before: float = 0.0

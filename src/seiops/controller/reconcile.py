@@ -6,6 +6,7 @@ into the status as well, before the pass ends in an error (docs/contracts/contro
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,7 @@ import structlog
 from seiops.api import FieldProblem, UndecodableError
 from seiops.api.names import FieldOwner, Finalizer
 from seiops.api.node import NodeCondition, NodeEvent, SeiNode, SidecarReason, SpecReason
-from seiops.api.status import Condition, NodePhase
+from seiops.api.status import Condition, NodePhase, PlanPhase
 from seiops.controller import deletion, drift, statefulset, statesync
 from seiops.controller.conditions import (
     FALSE,
@@ -27,7 +28,9 @@ from seiops.controller.conditions import (
     set_spec_invalid,
     set_spec_valid,
 )
+from seiops.controller.executor import awaits_stateful_set
 from seiops.controller.kinds import SEI_NODES
+from seiops.controller.memory import NodeMemory, Unstored
 from seiops.controller.merge import merge_patch
 from seiops.controller.plan import PlanInvalidError, awaits_bootstrap
 from seiops.controller.resources import RenderError, proxy_config, service
@@ -86,6 +89,7 @@ async def _reconcile_node(node: SeiNode, raw: Obj, world: World) -> float | None
     statesync.resolve(node, world.syncers)
     memory = world.memory.of((node.namespace, node.name), node.metadata.uid)
     probe = memory.probe
+    _recall(node, memory)
     try:
         wait = await _stages(node, raw, world)
     except StatefulSetError as error:
@@ -99,7 +103,10 @@ async def _reconcile_node(node: SeiNode, raw: Obj, world: World) -> float | None
         set_spec_invalid(node, SpecReason.PLAN_INVALID, str(error))
         await _flush(node, raw, before, world)
         raise ExpectedError(str(error)) from error
+    if (hold := _hold_back(node, before, memory, world)) > 0:
+        return hold if wait is None else min(wait, hold)
     await _flush(node, raw, before, world)
+    memory.unstored = None
     if memory.probe is probe:
         memory.probe = None
     return wait
@@ -159,6 +166,27 @@ def _next_pass(node: SeiNode, wait: float | None, peers_unresolved: bool, world:
     if peers_unresolved:
         waits.append(intervals.steady)
     return min(waits)
+
+
+def _hold_back(node: SeiNode, before: _Before, memory: NodeMemory, world: World) -> float:
+    """Seconds for which the pass's outcome need not be stored, because it is nothing but an update on its way to
+    `replace-pod`. The StatefulSet's controller answers in no time, but not in the same pass: a write for each node that
+    rolls, of a state nobody can make use of."""
+    plan = node.status.plan
+    patch = merge_patch(before.status, node.status.wire())
+    if plan is None or patch.keys() != {"plan"} or patch["plan"].keys() != {"tasks"} or not awaits_stateful_set(plan):
+        return 0.0
+    known = memory.unstored
+    since = known.since if known is not None and known.plan == plan.id else time.monotonic()
+    memory.unstored = Unstored(since, plan.id, plan.tasks)
+    return since + world.intervals.steady - time.monotonic()
+
+
+def _recall(node: SeiNode, memory: NodeMemory) -> None:
+    """Progress that was held back is part of the node."""
+    plan, known = node.status.plan, memory.unstored
+    if plan is not None and known is not None and plan.id == known.plan and plan.phase == PlanPhase.ACTIVE.value:
+        plan.tasks = known.tasks
 
 
 async def _flush(node: SeiNode, raw: Obj, before: _Before, world: World) -> None:
