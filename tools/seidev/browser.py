@@ -31,7 +31,7 @@ from seidev.processes import ToolError
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "headless_shell")
 INSTALL_SECONDS = 600
 START_SECONDS = 60.0
-ANSWER_SECONDS = 30.0
+ANSWER_SECONDS = 60.0
 _NO_BROWSER = "put Chromium or Chrome on PATH, or name its program in SEIOPS_BROWSER"
 
 

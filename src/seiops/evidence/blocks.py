@@ -252,11 +252,11 @@ def receipt_differences(layer: Layer1) -> Iterator[Difference]:
     """Fields of receipts, in the order of the record."""
     for tx in layer.divergences:
         for one in tx.fields:
-            values = _text(one.shadow), _text(one.canonical)
+            values = text_of(one.shadow), text_of(one.canonical)
             yield Difference("1", one.field, f"tx {tx.tx_index}", "", *values, one.field in CONSENSUS_FIELDS)
     for one in layer.block:
         yield Difference(
-            "1", one.field, "the block itself", "", _text(one.shadow), _text(one.canonical), consensus=False
+            "1", one.field, "the block itself", "", text_of(one.shadow), text_of(one.canonical), consensus=False
         )
     if not layer.tx_count_match and not layer.indeterminate and not layer.divergences:
         yield Difference("1", "presence", "number of transactions")
@@ -275,7 +275,7 @@ def _hash_log(found: dict[str, Any]) -> Iterator[Difference]:
             yield Difference("H", column, "", "", *values)
 
 
-def _text(raw: msgspec.Raw) -> str:
+def text_of(raw: msgspec.Raw) -> str:
     """A recorded value as a person reads it: the string itself, everything else as its JSON text."""
     text = bytes(raw)
     if text[:1] == b'"':

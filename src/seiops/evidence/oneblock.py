@@ -20,6 +20,7 @@ from seiops.evidence.blocks import (
     parse_line,
     receipt_differences,
     state_differences,
+    text_of,
 )
 from seiops.evidence.catalog import Stock
 from seiops.evidence.collect import Said, block_at
@@ -71,6 +72,8 @@ class Report:
     timestamp: str
     answers: dict[str, bytes] = field(default_factory=dict)
     capture_errors: list[str] = field(default_factory=list)
+    parted: list[Difference] = field(default_factory=list)
+    """Where both nodes' traces of a transaction part first; `kind` is the path inside of the trace."""
 
 
 @dataclass(slots=True)
@@ -122,6 +125,19 @@ class _Side(msgspec.Struct, rename="camel"):
     block_results: msgspec.Raw = msgspec.Raw(b"null")
 
 
+class _First(msgspec.Struct):
+    path: str = ""
+    shadow: msgspec.Raw = msgspec.Raw(b"null")
+    canonical: msgspec.Raw = msgspec.Raw(b"null")
+
+
+class _Trace(msgspec.Struct, rename="camel"):
+    tx_index: int
+    first_difference: _First | None = None
+    shadow: msgspec.Raw = msgspec.Raw(b"null")
+    canonical: msgspec.Raw = msgspec.Raw(b"null")
+
+
 class _Report(msgspec.Struct, rename="camel"):
     height: int
     comparison: msgspec.Raw
@@ -129,6 +145,7 @@ class _Report(msgspec.Struct, rename="camel"):
     shadow: _Side = msgspec.field(default_factory=_Side)
     canonical: _Side = msgspec.field(default_factory=_Side)
     capture_errors: list[str] = []
+    traces: list[_Trace] = []
 
 
 async def load(store: Store, stocks: list[Stock], height: int) -> BlockView:
@@ -174,7 +191,18 @@ async def load_report(store: Store, key: str) -> Report:
         for name, value in (("block", answer.block), ("blockResults", answer.block_results))
         if bytes(value) != b"null"
     }
-    return Report(key, raw, line, bytes(found.comparison), found.timestamp, answers, found.capture_errors)
+    answers |= {
+        f"{side} trace of transaction {trace.tx_index}": bytes(value)
+        for trace in found.traces
+        for side, value in (("shadow", trace.shadow), ("canonical", trace.canonical))
+        if bytes(value) != b"null"
+    }
+    parted = [
+        Difference("1", first.path, f"tx {trace.tx_index}", "", text_of(first.shadow), text_of(first.canonical))
+        for trace in found.traces
+        if (first := trace.first_difference) is not None
+    ]
+    return Report(key, raw, line, bytes(found.comparison), found.timestamp, answers, found.capture_errors, parted)
 
 
 async def _payload(store: Store, key: str) -> bytes:

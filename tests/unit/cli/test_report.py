@@ -136,6 +136,19 @@ def test_url_may_name_the_report_itself(tmp_path: Path) -> None:
     assert "21546" in done.stdout
 
 
+@pytest.mark.parametrize("form", ["table", "markdown", "html", "json"])
+def test_place_where_the_traces_part_is_shown(form: str, tmp_path: Path) -> None:
+    first = {"path": "calls[3].gasUsed", "shadow": "0x5208", "canonical": "0x9999"}
+    traces = [{"txIndex": 1, "txHash": "0x1", "shadow": {"a": 1}, "canonical": None, "firstDifference": first}]
+    fill(tmp_path / "bucket", prefix="")
+    key = "divergence-150.report.json.gz"
+    asyncio.run(put_json(open_store(f"file://{tmp_path}/bucket"), key, a_report(traces=traces)))
+    done = seiops("divergence", f"{tmp_path}/bucket/{key}", "--output", form)
+    assert done.exit_code == 0, done.stderr
+    for text in ("calls[3].gasUsed", "5208", "9999"):
+        assert text in done.stdout, text
+
+
 # --- list, in the recorded shape --------------------------------------------------------------------------------------
 
 

@@ -87,10 +87,12 @@ def bar(value: int, largest: int, style: str) -> Html:
 
 def stacked(parts: Sequence[tuple[str, int]], largest: int) -> Html:
     """A horizontal bar of several verdicts."""
+    widths = {style: max(100.0 * value / largest, 0.8) for style, value in parts if value and largest}
+    if widths:
+        widest = max(widths, key=lambda style: widths[style])
+        widths[widest] -= max(sum(widths.values()) - 100.0, 0.0)
     rects, x = [], 0.0
-    for style, value in parts:
-        width = max(100.0 * value / largest, 0.8) if value and largest else 0.0
-        if width:
-            rects.append(tag("rect", x=f"{x:.2f}", y=0, width=f"{width:.2f}", height=10, class_=f"v-{style}"))
+    for style, width in widths.items():
+        rects.append(tag("rect", x=f"{x:.2f}", y=0, width=f"{width:.2f}", height=10, class_=f"v-{style}"))
         x += width
     return tag("svg", join(*rects), viewBox="0 0 100 10", preserveAspectRatio="none", aria_hidden="true", class_="bar")

@@ -139,6 +139,7 @@ def view_wire(view: BlockView) -> dict[str, Any]:
         "previous": {"height": before[0], "differences": [difference_wire(one) for one in before[1]]}
         if before
         else None,
+        "tracesPart": [difference_wire(one) for one in view.report.parted] if view.report is not None else [],
         "pages": [{"key": one.key, "verdict": one.finding.verdict} for one in view.said],
         "report": view.report.key if view.report is not None else None,
         "comparison": orjson.Fragment(view.comparison),

@@ -186,6 +186,10 @@ def _block(view: BlockView) -> Iterator[str]:
         yield from ("", f"## The block before: {before[0]}", "", "Headers show the outcome of the block before.", "")
         rows = [(one.layer, one.kind, f"{one.place} {one.slot}", *pair(one.shadow, one.canonical)) for one in before[1]]
         yield from table(("Layer", "Kind", "Where", "Shadow", "Canonical"), rows)
+    if view.report is not None and view.report.parted:
+        yield from ("", "## Where the traces part", "")
+        yield from table(("Transaction", "Path", "Shadow", "Canonical"),
+                         [(one.place, one.kind, *pair(one.shadow, one.canonical)) for one in view.report.parted])  # fmt: skip
     yield from ("", "## Raw Data", "")
     if view.report is None:
         yield "No report object was published for this block; `--json` prints its comparison as it stands in the page."

@@ -34,6 +34,7 @@ def block_page(view: BlockView) -> str:
         _meaning(view),
         _sides("Both sides", view.finding.differences),
         _before(view),
+        _sides("Where the traces part", view.report.parted if view.report is not None else []),
         _sources(view),
         *_answers(view),
     )

@@ -157,6 +157,8 @@ def block(view: BlockView) -> RenderableType:
         parts.append(Text.from_markup(f"[yellow]Not evaluated:[/] {plain(view.finding.error)}"))
     if (before := view.previous) is not None:
         parts.append(_sides(f"The block before: {before[0]}", before[1]))
+    if view.report is not None and view.report.parted:
+        parts.append(_sides("Where the traces part", view.report.parted))
     parts += [Text.from_markup(f"  • [bold]{name}[/]: {plain(text)}") for name, text in view.meanings()]
     sources = ", ".join(one.key for one in view.said)
     parts.append(
