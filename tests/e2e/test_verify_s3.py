@@ -192,6 +192,17 @@ def test_a_key_published_again_counts_once_and_the_last_entry_decides(bucket: Bu
     assert by_run[task["result"]["manifest"]]["objects"] == 3
     assert by_run[run]["objects"] == 0
     assert any(f"run {run}: 3 of its objects were published again" in text for text in found["statements"])
+    kept = tmp_path / "task.json"
+    kept.write_text(json.dumps(task))
+    assert verify(f"{bucket.url}/{PREFIX}", "--result", str(kept))[0] == 0
+    task["result"]["published"][1]["sha256"] = "0" * 64
+    kept.write_text(json.dumps(task))
+    status, found = verify(f"{bucket.url}/{PREFIX}", "--result", str(kept))
+    assert (status, found["named"][0]["name"], found["named"][0]["where"]) == (
+        2,
+        "seal-differs",
+        "101-200.compare.ndjson.gz",
+    )
 
 
 def test_a_divergence_is_a_finding_with_its_report_checked(bucket: Bucket, tmp_path: Path) -> None:

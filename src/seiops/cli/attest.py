@@ -13,6 +13,7 @@ from seiops.cli import verify_views as views
 from seiops.cli import verifying
 from seiops.cli.verifying import FINDINGS, FINE, NOT_CHECKED, CannotCheckError
 from seiops.evidence import dsse, signing, statement
+from seiops.evidence.reader import named
 from seiops.evidence.verify import Verification
 from seiops.objectstore import StoreError
 from seiops.seid.files import write_atomic
@@ -52,6 +53,8 @@ def register(app: typer.Typer) -> None:
         try:
             signer = signing.signer(key, secret_env)
             accepted = verifying.accepted(accept or [])
+            if named(url) is not None:
+                raise CannotCheckError(f"{url} is one object: a verdict is of a whole run, give its prefix")
             found = asyncio.run(verifying.run(url, region, {}, accepted))
             if found.findings:
                 _refuse(found)

@@ -33,7 +33,9 @@ async def run(url: str, region: str | None, seals: Mapping[str, str], accept: fr
     with Bar() as bar:
         if named(url) is not None:
             parent, _, name = url.rpartition("/")
-            return await evidence.verify_object(_open(parent or ".", region), name, url, bar, seals)
+            return await evidence.verify_object(
+                _open(parent or ".", region), name, url, bar, seals=seals, accept=accept
+            )
         found = await evidence.verify(_open(url, region), url, bar, seals=seals, accept=accept)
     if found.empty:
         beside = f" ({found.others} other objects are there)" if found.others else ""

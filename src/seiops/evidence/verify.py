@@ -107,12 +107,27 @@ async def verify(
     return found
 
 
-async def verify_object(store: Store, key: str, url: str, progress: Progress, seals: Mapping[str, str]) -> Verification:
-    """Verify one object by itself: its content, and its seal where one was promised. Raises as `verify` does."""
+async def verify_object(
+    store: Store,
+    key: str,
+    url: str,
+    progress: Progress,
+    *,
+    seals: Mapping[str, str] | None = None,
+    accept: frozenset[str] = frozenset(),
+) -> Verification:
+    """Verify one object by itself: content and verdict, and its seal where one was promised. Raises as `verify` does."""
     task = Task("", key, (await store.head(key)).size, named(key))
-    _promise([task], seals, store.prefix, url)
+    _promise([task], seals or {}, store.prefix, url)
     found = Verification(url, objects=await _check_rechecks_first(store, [task], progress))
-    found.findings = [finding for one in found.objects for finding in one.findings]
+    findings = [finding for one in found.objects for finding in one.findings]
+    if task.name is not None and task.name.kind not in BESIDE:
+        run = describe("", None, found.objects, task.name.kind)
+        found.runs.append(run)
+        findings += run_findings(run, [], {})
+    if task.name is not None and task.name.kind is not Kind.DIGEST:
+        found.statements.append("one object by itself: no manifest was looked at, no neighbour, no report")
+    found.findings, found.accepted = split(findings, accept)
     return found
 
 

@@ -266,6 +266,7 @@ def test_bad_input_is_named(evidence: Path, tmp_path: Path) -> None:
         (("attest", evidence, "--key", public), "not a private key in PEM form"),
         (("attest", evidence, "--key", rsa), "use an Ed25519 or an ECDSA P-256 key"),
         (("attest", evidence, "--key", private, "--accept", "all"), "--accept all: use one of"),
+        (("attest", evidence / "1-100.compare.ndjson.gz", "--key", private), "give its prefix"),
         (("verify",), "nothing to check"),
         (("verify", evidence, "--key", public), "--key goes with --attestation"),
         (("verify", "--attestation", noise), "--attestation needs --key"),

@@ -189,8 +189,16 @@ async def test_seals_of_a_task_result_are_held_against_the_objects(run: Path) ->
     assert names(await verified(run, seals={key: "0" * 64})) == ["seal-differs"]
     with pytest.raises(UnknownSealError, match=r"no object other\.gz"):
         await verified(run, seals={"other.gz": "0"})
-    alone = await verify_object(open_store(f"file://{run}"), key, key, Silent(), {})
-    assert (alone.findings, len(alone.objects)) == ([], 1)
+    alone = await verify_object(open_store(f"file://{run}"), key, key, Silent())
+    assert (alone.findings, len(alone.objects), alone.runs[0].verdict) == ([], 1, "clean")
+
+
+async def test_one_page_by_itself_still_tells_its_verdict(tmp_path: Path) -> None:
+    other = Node(latest=BLOCKS, identity="other")
+    other.plant("block_results", 42, results(42, [receipt(42, 0, code=5), receipt(42, 1)]))
+    folder = await publish(tmp_path / "home", canonical=other)
+    found = await verify_object(open_store(f"file://{folder}"), "1-100.compare.ndjson.gz", "x", Silent())
+    assert names(found) == ["not-clean"]
 
 
 async def test_other_objects_are_counted_and_left_alone(run: Path) -> None:
