@@ -6,6 +6,8 @@ A fault is chosen per request by a function of method and path; everything else 
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -76,7 +78,10 @@ class FaultProxy:
 
     @staticmethod
     def _abort(request: web.BaseRequest) -> web.StreamResponse:
+        """A reset, not a polite end: the other side hears of it at once, whether it was sending or waiting."""
         if request.transport is not None:
+            connection = request.transport.get_extra_info("socket")
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             request.transport.abort()
         raise ConnectionResetError
 

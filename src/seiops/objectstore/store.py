@@ -23,6 +23,9 @@ from seiops.objectstore.errors import Location, StoreError, classify
 
 PART_SIZE = 8 * 1024 * 1024
 """Bytes of one part of a multipart upload (docs/contracts/sidecar.md 6.2)."""
+REQUEST_TIMEOUT_S = 600.0
+"""One request, a whole part included: a store that has gone silent is a network error after that."""
+RETRY_TIMEOUT_S = 180.0
 PARALLEL_PARTS = 5
 _MAX_PARTS = 10_000
 _CANCEL_GRACE_S = 15.0
@@ -235,10 +238,10 @@ def open_store(url: str, *, region: str | None = None) -> Store:
     path = unquote(parts.path)
     retry: Any = {
         "max_retries": _ATTEMPTS - 1,
-        "retry_timeout": timedelta(minutes=3),
+        "retry_timeout": timedelta(seconds=RETRY_TIMEOUT_S),
         "backoff": {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=20), "base": 2},
     }
-    client: Any = {"timeout": timedelta(minutes=10), "connect_timeout": timedelta(seconds=10)}
+    client: Any = {"timeout": timedelta(seconds=REQUEST_TIMEOUT_S), "connect_timeout": timedelta(seconds=10)}
     prefix = path.lstrip("/")
     if prefix and not prefix.endswith("/"):
         prefix += "/"
