@@ -36,7 +36,7 @@ def register(app: typer.Typer) -> None:
             Path | None, typer.Option("--out", help="Where to write the attestation; standard output if not given.")
         ] = None,
         chain: Annotated[
-            str | None, typer.Option("--chain", help="Chain id, where the manifests do not name it (or another one).")
+            str | None, typer.Option("--chain", help="Chain id, where the manifests do not name it.")
         ] = None,
         accept: Annotated[
             list[str] | None,

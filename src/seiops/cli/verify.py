@@ -14,6 +14,7 @@ from seiops.cli import verifying
 from seiops.cli.verifying import FINDINGS, FINE, NOT_CHECKED, CannotCheckError
 from seiops.evidence import attestation, dsse, signing
 from seiops.evidence.attestation import Attested
+from seiops.evidence.reader import named
 from seiops.objectstore import StoreError
 
 
@@ -63,6 +64,8 @@ def register(app: typer.Typer) -> None:
                     raise CannotCheckError("nothing to check: give a URL, or --attestation FILE with --key")
                 _show_offline(str(attested), checked, output)
                 raise typer.Exit(FINDINGS if checked.findings else FINE)
+            if checked is not None and named(url) is not None:
+                raise CannotCheckError(f"{url} is one object: give the prefix that the attestation speaks of")
             found = asyncio.run(verifying.run(url, region, seals, accepted))
         except (CannotCheckError, StoreError, ValueError, OSError) as error:
             views.fail(error)

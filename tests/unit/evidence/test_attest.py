@@ -261,12 +261,16 @@ def test_bad_input_is_named(evidence: Path, tmp_path: Path) -> None:
     rsa.write_bytes(generate_rsa(65537, 2048).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     noise = tmp_path / "noise"
     noise.write_text("{}")
+    signed_by_us = tmp_path / "signed"
+    attest(evidence, private, signed_by_us)
+    one = evidence / "1-100.compare.ndjson.gz"
     for words, text in (
         (("attest", evidence, "--key", tmp_path / "none.pem"), "none.pem: No such file"),
         (("attest", evidence, "--key", public), "not a private key in PEM form"),
         (("attest", evidence, "--key", rsa), "use an Ed25519 or an ECDSA P-256 key"),
         (("attest", evidence, "--key", private, "--accept", "all"), "--accept all: use one of"),
-        (("attest", evidence / "1-100.compare.ndjson.gz", "--key", private), "give its prefix"),
+        (("attest", one, "--key", private), "give its prefix"),
+        (("verify", one, "--attestation", signed_by_us, "--key", public), "give the prefix that the attestation"),
         (("verify",), "nothing to check"),
         (("verify", evidence, "--key", public), "--key goes with --attestation"),
         (("verify", "--attestation", noise), "--attestation needs --key"),
