@@ -150,6 +150,17 @@ async def test_d5_a_refused_spec_is_told_in_a_condition(world: Controlled) -> No
     assert condition_of(await world.steady(), "SpecValid")["reason"] == "Valid"
 
 
+async def test_d5_a_static_peer_nobody_can_read_is_named_and_the_node_runs(world: Controlled) -> None:
+    good = f"{'a' * 40}@peer.example:26656"
+    world.start()
+    await world.create_node(peers=[{"static": {"addresses": [good, "peer.example:26656"]}}])
+    told = condition_of(await world.steady(), "SpecValid")
+    assert (told["status"], told["reason"]) == ("False", "PeersInvalid")
+    assert told["message"].startswith("spec.peers[0].static.addresses[1]: 'peer.example:26656'")
+    await world.patch_node(peers=[{"static": {"addresses": [good, f"tcp://{good}"]}}])
+    await world.until(lambda node: condition_of(node, "SpecValid")["reason"] == "Valid")
+
+
 async def test_d5_a_refused_statefulset_is_told_in_condition_and_event(world: Controlled) -> None:
     world.start()
     await world.create_node(podLabels={"x": "not a label value!"})

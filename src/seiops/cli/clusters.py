@@ -6,13 +6,12 @@ import os
 import sys
 from collections.abc import Callable, Coroutine
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import orjson
 import typer
 
-from seiops.kube import ApiError, ConfigError, Connection, KubeClient, connect, from_kubeconfig
+from seiops.kube import ApiError, ConfigError, Connection, KubeClient, connect
 
 T = TypeVar("T")
 
@@ -34,10 +33,7 @@ class CommandError(Exception):
 def connection(kubeconfig: str, context: str) -> Connection:
     """Raises CommandError."""
     try:
-        if not context:
-            return connect(kubeconfig or None)
-        path = kubeconfig or os.environ.get("KUBECONFIG", "").split(os.pathsep)[0]
-        return from_kubeconfig(Path(path) if path else Path.home() / ".kube" / "config", context)
+        return connect(kubeconfig or None, context=context or None)
     except ConfigError as error:
         raise CommandError(str(error)) from error
 

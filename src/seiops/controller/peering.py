@@ -22,6 +22,7 @@ from seiops.kube.informer import Store
 P2P_PORT = 26656
 _NODE_ID = re.compile(r"[0-9a-f]{40}")
 _MOST_PORT = 2**31 - 1
+_PEER = re.compile(r"(?:[a-z]+://)?[0-9a-fA-F]{40}@[^@,/\s]+")
 
 
 class InstanceSource(Protocol):
@@ -99,6 +100,18 @@ class PeerResolver:
             found.peers.update(prior)
             return
         found.peers.update(peer for peer in map(_instance_peer, instances) if peer is not None)
+
+
+def static_problems(node: SeiNode) -> list[str]:
+    """Addresses of the fixed lists that seid cannot read, each with its path. They are handed on all the same, as written:
+    the node's owner decides (docs/contracts/controller-api.md, condition SpecValid)."""
+    return [
+        f"spec.peers[{i}].static.addresses[{j}]: {address!r} is not NODE_ID@HOST:PORT with a node id of 40 hex digits"
+        for i, source in enumerate(node.spec.peers)
+        if source.static is not None
+        for j, address in enumerate(source.static.addresses)
+        if _PEER.fullmatch(address) is None
+    ]
 
 
 def matching(nodes: Store, namespace: str, selector: Mapping[str, str]) -> list[Obj]:

@@ -32,6 +32,7 @@ from seiops.controller.executor import awaits_stateful_set
 from seiops.controller.kinds import SEI_NODES
 from seiops.controller.memory import NodeMemory, Unstored
 from seiops.controller.merge import merge_patch
+from seiops.controller.peering import static_problems
 from seiops.controller.plan import PlanInvalidError, awaits_bootstrap
 from seiops.controller.resources import RenderError, proxy_config, service
 from seiops.controller.statefulset import StatefulSetError
@@ -120,7 +121,7 @@ async def _stages(node: SeiNode, raw: Obj, world: World) -> float | None:
     if not _is_held(node):
         await statefulset.sync(node, world)
     if node.spec.paused:
-        set_spec_valid(node)
+        _tell_spec(node)
         return None
     if status.phase == NodePhase.RUNNING.value:
         await _keep_companions(node, world)
@@ -132,10 +133,18 @@ async def _stages(node: SeiNode, raw: Obj, world: World) -> float | None:
         # Another controller's workflow works on the node; nothing of ours may run beside it.
         return world.intervals.steady
     wait = await drift.advance(node, world)
-    set_spec_valid(node)
+    _tell_spec(node)
     if status.phase == NodePhase.RUNNING.value and status.endpoint is None:
         status.endpoint = drift.endpoint(node)
     return _next_pass(node, wait, peering.unresolved, world)
+
+
+def _tell_spec(node: SeiNode) -> None:
+    """The spec could be carried out; what is wrong with its peers all the same stands in the condition."""
+    if problems := static_problems(node):
+        set_spec_invalid(node, SpecReason.PEERS_INVALID, "; ".join(problems))
+    else:
+        set_spec_valid(node)
 
 
 def _is_held(node: SeiNode) -> bool:

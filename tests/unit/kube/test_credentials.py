@@ -1,6 +1,7 @@
 """Kubeconfigs as people have them: every way to say who we are, and errors that name file and field."""
 
 import base64
+import os
 import stat
 import time
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from seiops.kube import ConfigError, from_kubeconfig, in_cluster
+from seiops.kube import ConfigError, connect, from_kubeconfig, in_cluster
 from seiops.kube.client.credentials import FileToken
 
 
@@ -48,6 +49,22 @@ async def test_a_token_file_is_read_again_after_a_minute(tmp_path: Path, monkeyp
     later = time.monotonic() + 61
     monkeypatch.setattr(time, "monotonic", lambda: later)
     assert await source.token() == "two"
+
+
+async def test_several_files_are_merged_as_kubectl_does(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "tok").write_text("mine", encoding="utf-8")
+    first, second = tmp_path / "sub" / "users", tmp_path / "clusters"
+    first.write_text(yaml.safe_dump({"users": [{"name": "u", "user": {"tokenFile": "tok"}}]}), encoding="utf-8")
+    _write(second, {"token": "from the second file"})
+    listed = os.pathsep.join(["", str(tmp_path / "missing"), str(first), str(second)])
+    connection = connect(env={"KUBECONFIG": listed})
+    assert connection.server == "https://127.0.0.1:1"
+    assert await connection.credentials.token() == "mine"
+    with pytest.raises(ConfigError, match=r"contexts has no entry named 'other'"):
+        connect(env={"KUBECONFIG": listed}, context="other")
+    with pytest.raises(ConfigError, match="none of the kubeconfig files exists"):
+        connect(env={"KUBECONFIG": str(tmp_path / "missing")})
 
 
 async def test_a_missing_token_file_is_named(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import os
 import ssl
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -145,19 +145,41 @@ def own_namespace(directory: Path = SERVICE_ACCOUNT_DIR) -> str | None:
         return None
 
 
-def connect(kubeconfig: str | None = None, env: Mapping[str, str] = os.environ) -> Connection:
-    """The given file, else ``KUBECONFIG``, else the Pod's own files, else ``~/.kube/config``: the order kubectl users know."""
-    path = kubeconfig or env.get("KUBECONFIG")
-    if path:
-        return from_kubeconfig(Path(path.split(os.pathsep)[0]))
+def connect(
+    kubeconfig: str | None = None, env: Mapping[str, str] = os.environ, context: str | None = None
+) -> Connection:
+    """The given file, else the files of ``KUBECONFIG``, else the Pod's own files, else ``~/.kube/config``: the order
+    kubectl users know. A context asks for a kubeconfig, also inside a Pod."""
+    if kubeconfig:
+        return from_kubeconfig(Path(kubeconfig), context)
+    if listed := [Path(path) for path in env.get("KUBECONFIG", "").split(os.pathsep) if path]:
+        return from_kubeconfigs(listed, context)
     default = Path.home() / ".kube" / "config"
-    if "KUBERNETES_SERVICE_HOST" not in env and default.exists():
-        return from_kubeconfig(default)
+    if context or ("KUBERNETES_SERVICE_HOST" not in env and default.exists()):
+        return from_kubeconfig(default, context)
     return in_cluster(env)
 
 
 def from_kubeconfig(path: Path, context: str | None = None) -> Connection:
     """The named or current context of a kubeconfig file. Relative paths inside it are relative to the file."""
+    return _chosen([_load(path)], context)
+
+
+def from_kubeconfigs(paths: Sequence[Path], context: str | None = None) -> Connection:
+    """The same of several files merged: what an earlier one says counts; files that are not there are passed over."""
+    there = [_load(path) for path in paths if path.exists()]
+    if not there:
+        raise ConfigError(f"none of the kubeconfig files exists: {os.pathsep.join(map(str, paths))}")
+    return _chosen(there, context)
+
+
+@dataclass(frozen=True, slots=True)
+class _Document:
+    path: Path
+    content: dict[str, Any]
+
+
+def _load(path: Path) -> _Document:
     try:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -166,29 +188,37 @@ def from_kubeconfig(path: Path, context: str | None = None) -> Connection:
         raise ConfigError(f"kubeconfig {str(path)!r} is not YAML: {error}") from error
     if not isinstance(document, dict):
         raise ConfigError(f"kubeconfig {str(path)!r} holds no mapping")
-    wanted = context or document.get("current-context")
-    chosen = _named(path, document, "contexts", wanted, "context")
-    cluster = _named(path, document, "clusters", chosen.get("cluster"), "cluster")
-    user = _named(path, document, "users", chosen.get("user"), "user") if chosen.get("user") else {}
+    return _Document(path, document)
+
+
+def _chosen(documents: Sequence[_Document], context: str | None) -> Connection:
+    wanted = context or next(filter(None, (one.content.get("current-context") for one in documents)), None)
+    _, chosen = _named(documents, "contexts", wanted, "context")
+    path, cluster = _named(documents, "clusters", chosen.get("cluster"), "cluster")
+    user_path, user = path, dict[str, Any]()
+    if chosen.get("user"):
+        user_path, user = _named(documents, "users", chosen["user"], "user")
     server = str(cluster.get("server") or "").rstrip("/")
     if not server.startswith(("http://", "https://")):
         raise ConfigError(f"kubeconfig {str(path)!r}: cluster {chosen.get('cluster')!r} has no http(s) server")
     return Connection(
         server,
-        _tls(path, cluster, user) if server.startswith("https://") else None,
-        _credentials(path, user),
+        _tls(path, cluster, user_path, user) if server.startswith("https://") else None,
+        _credentials(user_path, user),
         chosen.get("namespace") or "default",
         cluster.get("tls-server-name"),
         cluster.get("proxy-url"),
     )
 
 
-def _named(path: Path, document: dict[str, Any], section: str, name: Any, item: str) -> dict[str, Any]:
-    for entry in document.get(section) or ():
-        if entry.get("name") == name:
-            found: dict[str, Any] = entry.get(item) or {}
-            return found
-    raise ConfigError(f"kubeconfig {str(path)!r}: {section} has no entry named {name!r}")
+def _named(documents: Sequence[_Document], section: str, name: Any, item: str) -> tuple[Path, dict[str, Any]]:
+    """The first entry of that name and the file it stands in."""
+    for document in documents:
+        for entry in document.content.get(section) or ():
+            if entry.get("name") == name:
+                return document.path, entry.get(item) or {}
+    files = os.pathsep.join(str(one.path) for one in documents)
+    raise ConfigError(f"kubeconfig {files!r}: {section} has no entry named {name!r}")
 
 
 def _bytes(path: Path, section: dict[str, Any], name: str) -> bytes | None:
@@ -206,7 +236,7 @@ def _bytes(path: Path, section: dict[str, Any], name: str) -> bytes | None:
     return None
 
 
-def _tls(path: Path, cluster: dict[str, Any], user: dict[str, Any]) -> ssl.SSLContext:
+def _tls(path: Path, cluster: dict[str, Any], user_path: Path, user: dict[str, Any]) -> ssl.SSLContext:
     authority = _bytes(path, cluster, "certificate-authority")
     try:
         context = ssl.create_default_context(cadata=authority.decode() if authority else None)
@@ -217,7 +247,7 @@ def _tls(path: Path, cluster: dict[str, Any], user: dict[str, Any]) -> ssl.SSLCo
     if cluster.get("insecure-skip-tls-verify"):
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-    certificate, key = _bytes(path, user, "client-certificate"), _bytes(path, user, "client-key")
+    certificate, key = _bytes(user_path, user, "client-certificate"), _bytes(user_path, user, "client-key")
     if certificate and key:
         # The ssl module reads certificates from files only; this one lives for the call and is readable by us alone.
         with tempfile.NamedTemporaryFile() as pair:
@@ -226,7 +256,9 @@ def _tls(path: Path, cluster: dict[str, Any], user: dict[str, Any]) -> ssl.SSLCo
             try:
                 context.load_cert_chain(pair.name)
             except (ssl.SSLError, ValueError) as error:
-                raise ConfigError(f"kubeconfig {str(path)!r}: client-certificate and client-key: {error}") from error
+                raise ConfigError(
+                    f"kubeconfig {str(user_path)!r}: client-certificate and client-key: {error}"
+                ) from error
     return context
 
 
