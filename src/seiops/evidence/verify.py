@@ -29,7 +29,7 @@ from seiops.objectstore import Store
 from seiops.shadow.manifest import Entry
 from seiops.shadow.pipeline import in_order
 
-CONCURRENT = 8
+CONCURRENT = 16
 
 
 class UnknownSealError(ValueError):
