@@ -3,12 +3,16 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use crate::error::{Error, Result};
-use crate::overlay::{Logs, Overlay};
+use crate::overlay::{Change, Logs, Overlay};
+use crate::pieces::{Nothing, run_pieces};
 use crate::wire::{Field, Reader, named_changeset};
 use crate::writes::{Limits, Writes, relieve};
+
+/// Writes a worker collects before it takes the lock.
+const BATCH: usize = 1 << 14;
 
 /// A segment file and the index of its first entry, in log order.
 #[derive(Clone, Debug)]
@@ -103,35 +107,77 @@ pub fn replay(
         return Err(Error::store(format!("memiavl tree \"{}\" not found", String::from_utf8_lossy(tree))));
     }
     let lineage = trace(tree, span, &upgrades)?;
-    let mut found = Writes::default();
-    walk(segments, numbers, &logs, span, &mut |(segment, base), version, entry| {
-        let Some(name) = lineage.name_at(version) else {
-            return Ok(());
-        };
+    let found = Mutex::new(Writes::default());
+    let collecting = Collecting { logs: &logs, lineage: &lineage, found: &found, span, limits };
+    run_pieces(numbers, Nothing, limits.threads, |number, _| collecting.segment(*number))?;
+    let found = found.into_inner().expect("no worker panics while holding it");
+    Ok(Replay { version: reached, base_tree: lineage.base, overlay: found.settle(Arc::new(logs), limits)? })
+}
+
+/// Writes of segments that were walked before, by several workers at once: their order is in the log, not in the list.
+struct Collecting<'a> {
+    logs: &'a Logs,
+    lineage: &'a Lineage,
+    found: &'a Mutex<Writes>,
+    span: Span,
+    limits: Limits<'a>,
+}
+
+impl Collecting<'_> {
+    fn segment(&self, number: u32) -> Result<u64> {
+        let mut mine = Vec::new();
+        let mut reader = Reader::new(self.logs.file(number));
+        while let Some(entry) = reader.bytes() {
+            let base = reader.position() - entry.len();
+            let version = entry_version(entry).ok_or_else(|| Error::store("changelog entry is malformed"))?;
+            let wanted = version > self.span.after && self.span.upto.is_none_or(|upto| version <= upto);
+            if let (true, Some(name)) = (wanted, self.lineage.name_at(version)) {
+                self.entry((number, base), version, entry, name, &mut mine)?;
+            }
+        }
+        self.hand_over(&mut mine)?;
+        Ok(0)
+    }
+
+    fn entry(
+        &self,
+        (segment, base): (u32, usize),
+        version: u64,
+        entry: &[u8],
+        name: &[u8],
+        mine: &mut Vec<Change>,
+    ) -> Result<()> {
         let mut reader = Reader::new(entry);
         while !reader.is_empty() {
-            if let (2, Field::Bytes(set, at)) = reader.field().ok_or_else(|| cut(version))? {
-                named_changeset(set, &mut |module, pair| {
-                    if module == name {
-                        let shift = base + at;
-                        let value = (!pair.delete).then_some((shift + pair.value.0, pair.value.1));
-                        found.push(logs.change(
-                            segment,
-                            (shift + pair.key.0, pair.key.1),
-                            value,
-                            lineage.stamp(version),
-                        ));
-                        if found.waiting() >= limits.held {
-                            relieve(&mut [&mut found], &logs, limits)?;
-                        }
+            let (2, Field::Bytes(set, at)) = reader.field().ok_or_else(|| cut(version))? else {
+                continue;
+            };
+            named_changeset(set, &mut |module, pair| {
+                if module == name {
+                    let shift = base + at;
+                    let value = (!pair.delete).then_some((shift + pair.value.0, pair.value.1));
+                    let key = (shift + pair.key.0, pair.key.1);
+                    mine.push(self.logs.change(segment, key, value, self.lineage.stamp(version)));
+                    if mine.len() == BATCH {
+                        self.hand_over(mine)?;
                     }
-                    Ok(())
-                })?;
+                }
+                Ok(())
+            })?;
+        }
+        Ok(())
+    }
+
+    fn hand_over(&self, mine: &mut Vec<Change>) -> Result<()> {
+        let mut found = self.found.lock().expect("no worker panics while holding it");
+        for change in mine.drain(..) {
+            found.push(change);
+            if found.waiting() >= self.limits.held {
+                relieve(&mut [&mut found], self.logs, self.limits)?;
             }
         }
         Ok(())
-    })?;
-    Ok(Replay { version: reached, base_tree: lineage.base, overlay: found.settle(Arc::new(logs), limits)? })
+    }
 }
 
 /// Number of the last segment whose first entry is not beyond the first wanted version.

@@ -13,6 +13,14 @@ pub trait Merge: Send + Sync {
     fn merge(&mut self, other: Self);
 }
 
+/// Totals of work that adds nothing up: it is done, or the whole failed.
+#[derive(Clone)]
+pub struct Nothing;
+
+impl Merge for Nothing {
+    fn merge(&mut self, _: Self) {}
+}
+
 /// Work through `pieces` with `threads` workers, each with its own sink; merge the sinks and add up the counts.
 pub fn run_pieces<P: Sync, S: Merge + Clone>(
     pieces: &[P],

@@ -9,21 +9,13 @@ use sha2::{Digest, Sha256};
 use super::cursor::{Cursor, Records};
 use super::tree::{LEAF, Tree, Window};
 use crate::error::{Error, Result};
-use crate::pieces::{Merge, run_pieces};
+use crate::pieces::{Nothing, run_pieces};
 use crate::rows::Progress;
 use crate::wire::{le32, le64};
 
 const PIECES_PER_THREAD: u64 = 8;
 const SMALLEST_PIECE: u64 = 16;
 const BATCH: u64 = 65_536;
-
-/// Nothing is added up: a piece is right, or the whole is wrong.
-#[derive(Clone)]
-struct Right;
-
-impl Merge for Right {
-    fn merge(&mut self, _: Self) {}
-}
 
 enum Piece {
     Leaves(u64, u64),
@@ -47,7 +39,7 @@ impl Tree {
             pieces.push(Piece::Leaves(edge(self.count, at), edge(self.count, at + 1)));
             pieces.push(Piece::Branches(edge(branches, at), edge(branches, at + 1)));
         }
-        run_pieces(&pieces, Right, threads, |piece, _| match piece {
+        run_pieces(&pieces, Nothing, threads, |piece, _| match piece {
             Piece::Leaves(from, to) => self.verify_leaves(*from, *to, progress),
             Piece::Branches(from, to) => self.verify_branches(*from, *to),
         })?;

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gzip
 import hashlib
 import json
 import logging
-from collections.abc import Callable
+import os
+import platform
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,6 +21,7 @@ from typer.testing import CliRunner
 from watchfiles import awatch
 
 from seiops.cli.digest import app as digest_cli
+from seiops.digest.child import ChildRequest
 from seiops.digest.localize import decode_tree
 from seiops.evidence.verify import verify
 from seiops.objectstore import open_store
@@ -27,6 +32,7 @@ from seiops.sidecar.tasks.evm_logical_digest import run
 from support.digest_recorded import Unpacker
 from support.digest_reports import report
 from support.silent import Silent
+from support.waiting import until
 
 HEIGHT = 100
 
@@ -277,6 +283,70 @@ async def test_the_child_gives_way_and_is_bounded(world: World) -> None:
     path = world.seidb("nice >&2; ulimit -d >&2; exit 1\n")
     error = await world.failure(seidbPath=path, memoryLimitMiB=256)
     assert "(stderr: 19\n262144)" in str(error)
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the number of the system call differs")
+async def test_the_child_waits_for_everybody_at_the_disk(world: World) -> None:
+    asks = "import ctypes, sys; print(ctypes.CDLL(None).syscall(252, 1, 0) >> 13, file=sys.stderr)"
+    error = await world.failure(seidbPath=world.seidb(f"{sys.executable} -c '{asks}'; exit 1\n"))
+    assert "(stderr: 3)" in str(error)  # the idle class
+
+
+@contextlib.contextmanager
+def held_reader(store: Path) -> Iterator[Callable[[], bool]]:
+    """Holds whoever reads a FlatKV store at its log, a pipe that never ends; the condition is that somebody has come."""
+    log = store / "changelog" / "99.wal.u"
+    os.mkfifo(log)
+    writers: list[int] = []
+
+    def has_come() -> bool:
+        with contextlib.suppress(OSError):  # no reader yet
+            writers.append(os.open(log, os.O_WRONLY | os.O_NONBLOCK))
+        return bool(writers)
+
+    try:
+        yield has_come
+    finally:
+        for writer in writers:
+            os.close(writer)
+
+
+def child_of(parent: int) -> int:
+    """The engine's process that a parent started."""
+    for task in Path(f"/proc/{parent}/task").glob("*/children"):
+        for child in task.read_text().split():
+            with contextlib.suppress(OSError):
+                if b"seiops.digest.child" in Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0"):
+                    return int(child)
+    raise AssertionError("no such process")
+
+
+async def test_cancelling_ends_our_own_engine(world: World, unpacked: Unpacker) -> None:
+    folder = unpacked("tiny")
+    world.flatkv_dir = folder / "FLATDIR"
+    with held_reader(world.flatkv_dir) as has_come:
+        task = asyncio.create_task(world.run(engine="native", memiavlDir=str(folder / "MEMDIR"), height=8))
+        await asyncio.to_thread(until, has_come)
+        process = child_of(os.getpid())
+        assert os.getpriority(os.PRIO_PROCESS, process) == 19
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert not world.alive(process)
+    assert world.published() == []
+
+
+async def test_our_own_engine_dies_with_its_parent(world: World, unpacked: Unpacker) -> None:
+    store = unpacked("tiny") / "FLATDIR"
+    request = ChildRequest("flatkv", str(store), 8).encode()
+    starts = f"import subprocess, sys; subprocess.run([sys.executable, '-m', 'seiops.digest.child', {request!r}])"
+    with held_reader(store) as has_come:
+        parent = await asyncio.create_subprocess_exec(sys.executable, "-c", starts)
+        await asyncio.to_thread(until, has_come)
+        process = child_of(parent.pid)
+        parent.kill()
+        await parent.wait()
+        await asyncio.to_thread(until, lambda: not world.alive(process))
 
 
 async def test_a_child_that_outgrows_its_bound_fails_alone(world: World) -> None:
