@@ -369,8 +369,12 @@ async def _digest(story: Story) -> None:
         story.require(task["status"] == "completed", f"the digest task is completed ({task.get('error')})")
         keys = [f"{PREFIX}endpoint-digest-{DIGEST_HEIGHT}-{name}.json.gz" for name in NORMALIZATIONS]
         stored = bucket.keys()
-        records = [key for key in stored if "endpoint-digest" in key]
-        story.require(records == sorted(keys), f"one record per normalization in the bucket ({records})")
+        trees = [f"{PREFIX}endpoint-digest-{DIGEST_HEIGHT}-{store}.tree.json.gz" for store in ("flatkv", "memiavl")]
+        published = [key for key in stored if "endpoint-digest" in key]
+        story.require(
+            published == sorted(keys + trees),
+            f"one record per normalization and one shard tree per store in the bucket ({published})",
+        )
         expected = _expected_digest()
         for name, key in zip(NORMALIZATIONS, keys, strict=True):
             payload = gzip.decompress(bucket.read(key))
