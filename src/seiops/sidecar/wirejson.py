@@ -21,6 +21,7 @@ MAX_DEPTH = 10_000
 _SPACE = re.compile(rb"[ \t\r\n]*")
 _NUMBER = re.compile(rb"-?(?:0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 _STRING = re.compile(rb'"[^"\\\x00-\x1f]*(?:\\["\\/bfnrtu][^"\\\x00-\x1f]*)*"')
+_BRACKET_OR_TEXT = re.compile(rb'[\[\]{}]|"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|.)", re.DOTALL)
 _SHORT_ESCAPES = {'"': '"', "\\": "\\", "/": "/", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
 _LITERALS: tuple[tuple[bytes, Any], ...] = ((b"true", True), (b"false", False), (b"null", None))
@@ -76,7 +77,7 @@ def decode_members(data: bytes, wanted: Collection[str]) -> list[tuple[str, Any]
     while True:
         key, position = _key(data, position)
         name = fold(key)
-        value, position = _decode(data, position, depth=1, whole_range=name not in wanted)
+        value, position = _plain(data, position) or _decode(data, position, depth=1, whole_range=name not in wanted)
         if name in wanted:
             found.append((name, value))
         position = _skip(data, position)
@@ -176,6 +177,30 @@ def _decode(data: bytes, start: int = 0, *, depth: int = 0, whole_range: bool = 
                 raise JsonError(f"expected a comma or a closing bracket at byte {position}")
             position += 1
             value = open_containers.pop()
+
+
+def _plain(data: bytes, position: int) -> tuple[Any, int] | None:
+    """A container that the fast reader takes, and the position after it; None where it is left to the other one."""
+    if data[position : position + 1] not in (b"[", b"{"):
+        return None
+    depth = 0
+    for found in _BRACKET_OR_TEXT.finditer(data, position):
+        mark = data[found.start()]
+        if mark in b"[{":
+            depth += 1
+        elif mark in b"]}":
+            depth -= 1
+        if depth == 0:
+            piece = data[position : found.end()]
+            break
+    else:
+        return None
+    if b"-0" in piece:
+        return None
+    try:
+        return orjson.loads(piece), found.end()
+    except orjson.JSONDecodeError:
+        return None
 
 
 def _value_or_opening(
