@@ -18,7 +18,7 @@ from seiops.shadow import reports
 from seiops.shadow.compare import Comparator
 from seiops.shadow.manifest import What
 from seiops.shadow.pages import COMPARE_PAGE, Shelf, compare_key, now, report_key
-from seiops.shadow.pipeline import groups, in_order
+from seiops.shadow.pipeline import carried_through, groups, in_order
 from seiops.shadow.verdicts import Compared, Gap, Unread
 
 POLL_S = 5.0
@@ -118,18 +118,17 @@ class Loop:
             raise
 
     async def _last_page(self) -> None:
-        flushing = asyncio.ensure_future(self._flush("flushing final survey page on shutdown"))
-        done, _ = await asyncio.wait({flushing}, timeout=FLUSH_BUDGET_S)
-        if not done:
-            flushing.cancel()
-            self._warn("final page was not stored in time; its blocks will be compared again", {})
-        elif flushing.exception() is not None:
-            self._warn(
-                "final page was not stored; its blocks will be compared again", {"err": str(flushing.exception())}
-            )
-        else:
+        flushing = self._flush("flushing final survey page on shutdown")
+        try:
+            stored = await carried_through(flushing, FLUSH_BUDGET_S)
+        except FlushError as error:
+            self._warn("final page was not stored; its blocks will be compared again", {"err": str(error)})
+            return
+        if stored:
             attrs = {"last-height": self.shelf.progress.last}
             self.log.info("survey stopped; completing", extra={"attrs": attrs})
+        else:
+            self._warn("final page was not stored in time; its blocks will be compared again", {})
 
     async def _run(self) -> str:
         while not self.course.end or self.height <= self.course.end:

@@ -7,9 +7,11 @@ memory stays bounded.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import time
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
-from typing import TypeVar
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable
+from typing import Any, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -39,6 +41,23 @@ async def in_order(
         for task in left:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
+
+
+async def carried_through(work: Coroutine[Any, Any, object], budget_s: float) -> bool:
+    """Whether `work` ended within the budget; its exception is raised. Being cancelled meanwhile does not end it early.
+
+    For what a cancelled run still owes: whoever deletes a task may stop the process in the next moment.
+    """
+    task = asyncio.ensure_future(work)
+    deadline = time.monotonic() + budget_s
+    while not task.done() and (left := deadline - time.monotonic()) > 0:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.wait({task}, timeout=left)
+    if not task.done():
+        task.cancel()
+        return False
+    task.result()
+    return True
 
 
 def groups(start: int, end: int, size: int) -> Iterable[range]:

@@ -140,6 +140,31 @@ async def test_250_blocks_are_two_pages_and_50_buffered_and_cancel_flushes_once(
     assert _last(tmp_path) == 250
 
 
+async def test_told_twice_to_stop_it_still_publishes_what_it_has(tmp_path: Path) -> None:
+    """Deleted, and the process stopped while the trailing page was under way."""
+    inner = open_store(f"file://{tmp_path}/bucket")
+    under_way, go_on = asyncio.Event(), asyncio.Event()
+
+    class Slow(_Denying):
+        async def put(self, key: str, data: bytes, *, content_type: str = "") -> None:
+            under_way.set()
+            await go_on.wait()
+            await inner.put(key, data, content_type=content_type)
+
+    async with looping(Node(latest=30), Node(latest=30), tmp_path, Heard(), survey=True, store=Slow(inner)) as loop:
+        running = asyncio.ensure_future(loop.run())
+        await _buffered(loop, 30)
+        running.cancel()
+        await asyncio.wait_for(under_way.wait(), 10)
+        running.cancel()
+        go_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+    assert _last(tmp_path) == 30
+    entries = [entry async for entry, _ in read_chain(open_store(f"file://{tmp_path}/bucket/run"), "run-1")]
+    assert [entry.key for entry in entries] == ["1-30.compare.ndjson.gz"]
+
+
 async def test_tripwire_cancel_flushes_nothing(tmp_path: Path) -> None:
     heard = Heard()
     async with looping(Node(latest=150), Node(latest=150), tmp_path, heard) as loop:

@@ -23,6 +23,7 @@ from seiops.shadow.hashlog_layer import HashLogLayer
 from seiops.shadow.loop import FlushError, Loop
 from seiops.shadow.manifest import STOPPED, What, Writer, chain_of
 from seiops.shadow.pages import Shelf
+from seiops.shadow.pipeline import carried_through
 from seiops.shadow.progress import ProgressError, RunKey, Start
 from seiops.shadow.request import COMPARE, Request, RequestError
 from seiops.shadow.traps import Plan
@@ -170,8 +171,8 @@ async def _run_to_its_end(loop: Loop, shelf: Shelf) -> str:
         return await loop.run()
     except asyncio.CancelledError:
         stopped = What("end", pages.now(), counts=shelf.progress.counts, info=_end(STOPPED, shelf, loop))
-        with contextlib.suppress(StoreError, TimeoutError):
-            await asyncio.wait_for(shelf.close(stopped), STOPPED_BUDGET_S)
+        with contextlib.suppress(StoreError):
+            await carried_through(shelf.close(stopped), STOPPED_BUDGET_S)
         raise
 
 
