@@ -6,47 +6,43 @@ our readers), fixtures are unpacked, so what is judged is the engines and not th
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import io
 import json
 import struct
-import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from replay import digest_formats as formats
+from replay.digest_judging import (
+    Check,
+    Named,
+    differ,
+    engines,
+    error_of,
+    every_flatkv,
+    every_memiavl,
+    first,
+    flatkv_store,
+    flatkv_totals,
+    memiavl_store,
+    memiavl_totals,
+    totals_differ,
+    unpack,
+    value_of,
+)
 from seiops.digest.boundary import decode_boundary
-from seiops.digest.changes import decode_entry, pairs
-from seiops.digest.engine import Engine, InspectQuery, OpenOptions, ScanHooks
-from seiops.digest.engines import engine_named, has_native
+from seiops.digest.engine import InspectQuery, OpenOptions, ScanHooks
 from seiops.digest.errors import DigestError
 from seiops.digest.flatkv import lthash
-from seiops.digest.flatkv.blocks import decode_payload
-from seiops.digest.flatkv.seiwal import read_records
 from seiops.digest.flatkv.store import open_at_height
 from seiops.digest.flatkv.values import decode_row, payload_of
 from seiops.digest.keys import Bucket, RawKind, physical_bucket, physical_key, raw_kind
-from seiops.digest.memiavl.avl import Tree, root_hash
-from seiops.digest.memiavl.changelog import frames
+from seiops.digest.memiavl.avl import root_hash
 from seiops.digest.model import Normalization, OpenMode, Tally, Totals, Verification, entry_hash
-from seiops.digest.pebble.batch import LogContent, apply_entries
-from seiops.digest.pebble.block import rows
-from seiops.digest.pebble.bloom import bloom_hash
-from seiops.digest.pebble.checksum import masked_crc32c
-from seiops.digest.pebble.database import Database
-from seiops.digest.pebble.directory import BYTEWISE, LogFile
-from seiops.digest.pebble.records import RecordReader
-from seiops.digest.pebble.table import Table
 from seiops.digest.seidb_cli import main as seidb
-from support.digest_writer import point_current, write_snapshot
-from support.digest_writer_flatkv import DATABASES, database_of, write_flatkv_snapshot
-from support.digest_writer_pebble import DatabaseShape, Kind, Op
-
-Check = Callable[[], str]
-Named = Iterator[tuple[str, Check]]
-BULKY_CODE = bytes((7 * index + 3) % 256 for index in range(24576))
+from support.digest_writer_flatkv import DATABASES, database_of
 
 
 def cases(path: Path, scratch: Path) -> Named:
@@ -65,12 +61,12 @@ def cases(path: Path, scratch: Path) -> Named:
         "fixture_memiavl": _fixture_memiavl,
         "fixture_flatkv": _fixture_flatkv,
         "fixture_flatkv_v66": _fixture_flatkv,
-        "framing": _framing,
-        "memiavl_root_hashes": _root_hashes,
-        "lthash": _lthash,
-        "pebble_real": _pebble_real,
-        "pebble_sst": _pebble_sst,
-        "pebble_synthetic": _pebble_synthetic,
+        "framing": formats.framing,
+        "memiavl_root_hashes": formats.root_hashes,
+        "lthash": formats.lattice_hashes,
+        "pebble_real": formats.pebble_real,
+        "pebble_sst": formats.pebble_sst,
+        "pebble_synthetic": formats.pebble_synthetic,
     }
     whole: dict[str, Callable[[dict[str, Any], Path], Named]] = {
         "composite": _composite,
@@ -99,138 +95,6 @@ def _guarded(check: Check) -> Check:
             return f"{type(error).__name__}: {error}"
 
     return guarded
-
-
-def engines() -> list[Engine]:
-    return [engine_named("reference"), *([engine_named("native")] if has_native() else [])]
-
-
-def differ(what: str, expected: object, found: object) -> str:
-    return "" if expected == found else f"{what}: recorded {str(expected)[:200]}, got {str(found)[:200]}"
-
-
-def first(*differences: str) -> str:
-    return next((difference for difference in differences if difference), "")
-
-
-def totals_differ(label: str, expected: dict[str, Any], totals: Totals) -> str:
-    """Compare a scan with an `expected` object of the vectors."""
-    for name, bucket in expected.get("buckets", {}).items():
-        tally = totals.adjusted()[Bucket(name)]
-        found = {"count": tally.count, "bucket_digest": tally.hex}
-        if difference := differ(f"{label} {name}", bucket, found):
-            return difference
-    misc = totals.tallies[Bucket.MISC]
-    unadjusted = {"count": misc.count, "bucket_digest": misc.hex}
-    return first(
-        differ(f"{label} misc unadjusted", expected.get("misc_unadjusted", unadjusted), unadjusted),
-        differ(f"{label} omitted", expected.get("omitted", []), [marker.decode() for marker in totals.omitted_markers]),
-        differ(f"{label} count", expected["total_count"], totals.count),
-        differ(f"{label} final", expected["final_digest"], totals.final_hex),
-    )
-
-
-# --- stores -----------------------------------------------------------------------------------------------------------
-
-
-def content(entry: dict[str, Any]) -> bytes:
-    data = bytes.fromhex(entry["hex"]) if "hex" in entry else zlib.decompress(base64.b64decode(entry["zlib_b64"]))
-    if hashlib.sha256(data).hexdigest() != entry["sha256"]:
-        raise ValueError(f"{entry.get('path')}: content does not match its sha256")
-    return data
-
-
-def unpack(fixture: dict[str, Any], root: Path) -> Path:
-    for entry in fixture["files"]:
-        path = root / entry["path"]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content(entry))
-    for link in fixture.get("symlinks", []):
-        path = root / link["path"]
-        if not path.is_symlink():
-            path.symlink_to(link["target"])
-    return root
-
-
-def value_of(entry: dict[str, Any], name: str = "value") -> bytes:
-    return bytes.fromhex(entry[name]) if name in entry else BULKY_CODE
-
-
-def memiavl_store(root: Path, leaves: list[dict[str, Any]], version: int = 7) -> Path:
-    tree = {bytes.fromhex(leaf["key"]): (value_of(leaf), 1) for leaf in leaves}
-    write_snapshot(root, version, {"evm": tree})
-    point_current(root, version)
-    return root
-
-
-def flatkv_store(root: Path, stored: list[dict[str, Any]], version: int = 7) -> Path:
-    histories: dict[str, list[Op]] = {name: [] for name in DATABASES}
-    for row in stored:
-        key = bytes.fromhex(row["phys_key"])
-        history = histories[database_of(key)]
-        history.append(Op(10 + len(history), Kind.SET, key, value_of(row)))
-    write_flatkv_snapshot(root, version, histories, [DatabaseShape()])
-    (root / "current").symlink_to(f"snapshot-{version:020d}")
-    return root
-
-
-def memiavl_totals(
-    engine: Engine, root: Path, height: int, mode: OpenMode, normalization: Normalization
-) -> tuple[int, Totals]:
-    store = engine.open_memiavl(str(root), height, mode, OpenOptions(Verification.FULL))
-    try:
-        (totals,) = store.digest([normalization], ScanHooks())
-        return store.version, totals
-    finally:
-        store.close()
-
-
-def flatkv_totals(engine: Engine, root: Path, height: int) -> tuple[int, Totals]:
-    store = engine.open_flatkv(str(root), height, OpenOptions(Verification.FULL))
-    try:
-        return store.version, store.digest(ScanHooks())
-    finally:
-        store.close()
-
-
-def every_memiavl(root: Path, height: int, expected: dict[str, Any], modes: list[OpenMode]) -> str:
-    for engine in engines():
-        for mode in modes:
-            for normalization in Normalization:
-                version, totals = memiavl_totals(engine, root, height, mode, normalization)
-                label = f"{engine.name} {mode} {normalization}"
-                difference = first(
-                    differ(f"{label} version", expected.get("reported_version", version), version),
-                    differ(f"{label} leaves", expected.get("leaves", totals.input_rows), totals.input_rows),
-                    totals_differ(label, expected, totals),
-                )
-                if difference:
-                    return difference
-    return ""
-
-
-def every_flatkv(root: Path, height: int, expected: dict[str, Any]) -> str:
-    for engine in engines():
-        version, totals = flatkv_totals(engine, root, height)
-        difference = first(
-            differ(f"{engine.name} version", expected.get("reported_version", version), version),
-            differ(f"{engine.name} rows", expected.get("rows", totals.input_rows), totals.input_rows),
-            totals_differ(engine.name, expected, totals),
-        )
-        if difference:
-            return difference
-    return ""
-
-
-def error_of(action: Callable[[], object]) -> str:
-    try:
-        action()
-    except DigestError as error:
-        return str(error)
-    return "no error"
-
-
-# --- model ------------------------------------------------------------------------------------------------------------
 
 
 def _entry_hashes(vectors: dict[str, Any], scratch: Path) -> Named:
@@ -513,189 +377,3 @@ def _reports(vectors: dict[str, Any], scratch: Path) -> Named:
 
 
 # --- formats ----------------------------------------------------------------------------------------------------------
-
-
-def _framing(vectors: dict[str, Any], scratch: Path) -> Named:
-    hexed = bytes.fromhex
-
-    def crc() -> str:
-        return first(
-            *(differ(v["data"], int(v["masked"], 16), masked_crc32c(hexed(v["data"]))) for v in vectors["crc32c"])
-        )
-
-    def record(name: str) -> str:
-        vector = vectors[name]
-        reader = RecordReader(hexed(vector["chunk"]), vector.get("log_number"))
-        return differ(name, [vector["payload"]], [found.hex() for found in reader])
-
-    def batch() -> str:
-        vector, found = vectors["pebble_batch"], LogContent()
-        apply_entries(found, hexed(vector["hex"]), vector["seq"], LogFile(0, 0, Path("vector")))
-        kinds = {"set": 1, "del": 0}
-        wanted = {
-            hexed(op[1]): (vector["seq"] + index, kinds[op[0]], hexed(op[2]) if len(op) > 2 else b"")
-            for index, op in enumerate(vector["ops"])
-        }
-        return differ("batch", wanted, found.points)
-
-    def internal_key() -> str:
-        vector = vectors["pebble_internal_key"]
-        wanted = (hexed(vector["user_key"]), vector["seq"], vector["kind"])
-        for name in ("hex", "obsolete_variant"):
-            key = hexed(vector[name])
-            trailer = int.from_bytes(key[-8:], "little")
-            if difference := differ(name, wanted, (key[:-8], trailer >> 8, trailer & 0xBF)):
-                return difference
-        return ""
-
-    def block() -> str:
-        vector = vectors["pebble_row_block"]
-        found = [[key.hex(), value.hex()] for key, value in rows(hexed(vector["hex"]))]
-        return differ("rows", vector["entries"], found)
-
-    def seiwal() -> str:
-        one, whole = vectors["seiwal_record"], vectors["seiwal_file"]
-        single = read_records(b"SEIWL\x01" + hexed(one["hex"]))
-        found = read_records(hexed(whole["hex"]))
-        return first(
-            differ("record", [(one["index"], hexed(one["payload"]))], single.records),
-            differ("file", [(index, hexed(payload)) for index, payload in whole["records"]], found.records),
-        )
-
-    def payload() -> str:
-        sets = decode_payload(hexed(vectors["state_wal_payload"]["hex"]))
-        return differ("module", ["evm"], [name for name, _ in sets])
-
-    def tidwall() -> str:
-        data = hexed(vectors["tidwall_entry"]["hex"])
-        found = [data[start:end].hex() for start, end in frames(data, len(data), True)]
-        return differ("entries", [vectors["tidwall_entry"]["data"]], found)
-
-    def changelog() -> str:
-        data = hexed(vectors["changelog_entry"]["hex"])
-        entry = decode_entry(data, 0, len(data))
-        written = {name: list(pairs(data, span)) for name, span in entry.changesets}
-        return first(
-            differ("version", vectors["changelog_entry"]["version"], entry.version),
-            differ("upgrades", ["newmod"], [upgrade.name for upgrade in entry.upgrades]),
-            differ("newmod", [(b"k", b"v")], written["newmod"]),
-            differ("evm", [None, (9).to_bytes(8, "big")], [value for _, value in written["evm"]]),
-        )
-
-    def bloom() -> str:
-        return first(
-            *(differ(v["key"], int(v["hash"], 16), bloom_hash(hexed(v["key"]))) for v in vectors["bloom_hash"])
-        )
-
-    yield "crc32c", crc
-    yield "pebble_record_legacy", lambda: record("pebble_record_legacy")
-    yield "pebble_record_recyclable", lambda: record("pebble_record_recyclable")
-    yield "pebble_batch", batch
-    yield "pebble_internal_key", internal_key
-    yield "pebble_row_block", block
-    yield "seiwal", seiwal
-    yield "state_wal_payload", payload
-    yield "tidwall_entry", tidwall
-    yield "changelog_entry", changelog
-    yield "bloom_hash", bloom
-
-
-def _root_hashes(vectors: dict[str, Any], scratch: Path) -> Named:
-    def check() -> str:
-        tree = Tree()
-        if difference := differ("empty tree", vectors["empty_tree"], tree.root_hash.hex()):
-            return difference
-        for step in vectors["steps"]:
-            for pair in step["pairs"]:
-                if pair.get("delete"):
-                    tree.delete(pair["key"].encode(), step["version"])
-                else:
-                    tree.set(pair["key"].encode(), pair["value"].encode(), step["version"])
-            if difference := differ(f"version {step['version']}", step["root_hash"], tree.root_hash.hex()):
-                return difference
-        return ""
-
-    yield "", check
-
-
-def _lthash(vectors: dict[str, Any], scratch: Path) -> Named:
-    def check() -> str:
-        total = lthash.LtHash()
-        for row in vectors["rows"]:
-            key, value = bytes.fromhex(row["key"]), bytes.fromhex(row["value"])
-            one = lthash.row_hash(key, value)
-            difference = first(
-                differ("row", row["first_32_bytes"], one[:32].hex()),
-                differ("row checksum", row["checksum"], lthash.checksum(one).hex()),
-            )
-            if difference:
-                return difference
-            total.add(key, value)
-        return first(
-            differ("identity", vectors["identity_checksum"], lthash.checksum(lthash.IDENTITY).hex()),
-            differ("sum", vectors["sum_checksum"], lthash.checksum(total.digest()).hex()),
-            differ("sum bytes", vectors["sum_first_32_bytes"], total.digest()[:32].hex()),
-        )
-
-    yield "", check
-
-
-TEST_COMPARERS = frozenset((BYTEWISE, "pebble.internal.testkeys"))
-"""Pebble's own test databases name a comparer that orders their keys as bytes do."""
-
-
-def _rows_differ(root: Path, wanted: list[dict[str, str]]) -> str:
-    database = Database(root, TEST_COMPARERS)
-    found = [{"key": key.hex(), "value": value.hex()} for key, value in database.rows()]
-    looked_up = [{"key": row["key"], "value": (database.get(bytes.fromhex(row["key"])) or b"").hex()} for row in wanted]
-    database.close()
-    return first(differ("rows", wanted, found), differ("looked up", wanted, looked_up))
-
-
-def _pebble_real(vectors: dict[str, Any], scratch: Path) -> Named:
-    for vector in vectors["databases"]:
-        root = unpack(vector, scratch / vector["name"])
-
-        def check(vector: dict[str, Any] = vector, root: Path = root) -> str:
-            live = [
-                {"level": meta.level, "file": meta.file_number}
-                for meta in Database(root, TEST_COMPARERS).version.tables.values()
-            ]
-            return first(differ("live tables", vector["live_tables"], live), _rows_differ(root, vector["rows"]))
-
-        yield vector["name"], check
-
-
-def _pebble_synthetic(vectors: dict[str, Any], scratch: Path) -> Named:
-    yield "", lambda: _rows_differ(unpack(vectors, scratch), vectors["rows"])
-
-
-def _pebble_sst(vectors: dict[str, Any], scratch: Path) -> Named:
-    def check(vector: dict[str, Any]) -> str:
-        path = scratch / f"{vector['name']}.sst"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content(vector))
-        table = Table(path)
-        points = list(table.points())
-        whole = hashlib.sha256()
-        for key, negated, kind, value in points:
-            whole.update(struct.pack(">I", len(key)) + key + struct.pack(">QB", -negated, kind))
-            whole.update(struct.pack(">I", len(value)) + value)
-        difference = first(
-            differ("family", vector["footer_family"], table.footer.family),
-            differ("version", vector["table_version"], table.footer.version),
-            differ("two level", vector["two_level_index"], table.two_level),
-            differ("checksum type", vector["checksum_type"], table.footer.checksum_type),
-            differ("metaindex", vector["metaindex_entries"], sorted(name.decode() for name in table.metaindex)),
-            differ("points", vector["points"], len(points)),
-            differ("first", (vector["first_key"], vector["first_value"]), (points[0].key.hex(), points[0].value.hex())),
-            differ("last", vector["last_key"], points[-1].key.hex()),
-            differ("all points", vector["points_sha256"], whole.hexdigest()),
-            differ("range deletions", vector["range_deletions"],
-                   [[start.hex(), end.hex(), sequence] for start, end, sequence in table.range_deletions]),
-        )  # fmt: skip
-        table.close()
-        return difference
-
-    for vector in vectors["tables"]:
-        yield vector["name"], lambda v=vector: check(v)  # type: ignore[misc]

@@ -226,7 +226,8 @@ def _finish_shards(trees: list[SideTree], format_: Format) -> NoReturn:
         )
         for bucket, mine, theirs in buckets:
             inside = sum(1 for shard in shards if shard.bucket is bucket)
-            state = "same" if mine == theirs else f"[bold red]differs[/] in {inside:,} shards"
+            shards_word = "shard" if inside == 1 else "shards"
+            state = "same" if mine == theirs else f"[bold red]differs[/] in {inside:,} {shards_word}"
             console.print(f"{bucket:8} {mine.count:>14,} rows | {theirs.count:>14,} rows  {state}")
     raise typer.Exit(DIFFERENT if shards else SAME)
 

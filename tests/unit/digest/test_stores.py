@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from replay import digest_vectors
+from replay import digest_judging
 from replay.stores import fingerprint
 from seiops.digest.engine import OpenOptions, ScanHooks
 from seiops.digest.errors import DigestError, UnsupportedFormatError
@@ -73,7 +73,7 @@ def vectors(golden: Path) -> dict[str, object]:
 def test_a_flipped_byte_of_a_flatkv_store_never_gives_another_digest(
     vectors: dict[str, dict[str, object]], tmp_path: Path, height: int
 ) -> None:
-    root = digest_vectors.unpack(vectors["fixture_flatkv"], tmp_path)
+    root = digest_judging.unpack(vectors["fixture_flatkv"], tmp_path)
     right = flatkv_final(root, height)
     for path, offset in flipped(root, lambda path: True):
         found = outcome(lambda: flatkv_final(root, height))
@@ -84,7 +84,7 @@ def test_a_flipped_byte_of_a_flatkv_store_never_gives_another_digest(
 def test_a_flipped_byte_of_a_memiavl_store_shows_unless_nothing_covers_it(
     vectors: dict[str, dict[str, object]], tmp_path: Path, height: int, mode: OpenMode
 ) -> None:
-    root = digest_vectors.unpack(vectors["fixture_memiavl"], tmp_path)
+    root = digest_judging.unpack(vectors["fixture_memiavl"], tmp_path)
     right = memiavl_final(root, height, mode)
     for path, offset in flipped(root, lambda path: True):
         found = outcome(lambda: memiavl_final(root, height, mode))
@@ -95,7 +95,7 @@ def test_a_flipped_byte_of_a_memiavl_store_shows_unless_nothing_covers_it(
 def test_with_verification_every_flip_in_the_leaves_is_an_error(
     vectors: dict[str, dict[str, object]], tmp_path: Path
 ) -> None:
-    root = digest_vectors.unpack(vectors["fixture_memiavl"], tmp_path)
+    root = digest_judging.unpack(vectors["fixture_memiavl"], tmp_path)
     for path, offset in flipped(root, lambda path: path.name == "kvs" and path.parent.name == "evm"):
         found = outcome(lambda: memiavl_final(root, 3, OpenMode.SNAPSHOT, Verification.FULL))
         assert found == "refused", f"{path} at {offset}"
@@ -104,7 +104,7 @@ def test_with_verification_every_flip_in_the_leaves_is_an_error(
 def test_every_truncation_of_a_store_is_refused_or_changes_nothing(
     vectors: dict[str, dict[str, object]], tmp_path: Path
 ) -> None:
-    root = digest_vectors.unpack(vectors["fixture_flatkv"], tmp_path)
+    root = digest_judging.unpack(vectors["fixture_flatkv"], tmp_path)
     right = flatkv_final(root, 6)
     for path in sorted(root.rglob("*")):
         if path.is_file() and path.stat().st_size:
