@@ -100,6 +100,11 @@ async def test_the_table_says_of_every_node_where_it_stands_and_why(world: Contr
     assert lines["running"].split()[:4] == ["running", CHAIN, "node", "Running"]
     assert "3 need somebody" in table.out
 
+    narrow = await seiops("nodes", *access_flags(world), "--rpc=off", environment={"COLUMNS": "80"})
+    assert narrow.out.splitlines()[0].split() == ["NAME", "CHAIN", "PHASE", "FOR", "PLAN"]
+    assert "blocked: NoSyncersConfigured: " in narrow.out
+    assert max(map(len, narrow.out.splitlines())) <= 80
+
 
 async def test_heights_and_lag_are_read_from_the_nodes(world: Controlled, recording: Recording, tmp_path: Path) -> None:
     world.start()

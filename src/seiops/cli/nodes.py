@@ -25,13 +25,15 @@ from seiops.cli.clusters import (
     scope,
 )
 from seiops.cli.fleet.heights import DirectRpc, Height, ProxyRpc, Route, Rpc, direct_session, heights
-from seiops.cli.fleet.table import Row, as_json, changed, fleet_table, row, sort_rows, summary
+from seiops.cli.fleet.table import ROOMY, Row, as_json, changed, drawn, row, sort_rows, summary
 from seiops.cli.fleet.view import view
 from seiops.controller.kinds import SEI_NODES
 from seiops.kube import Key, KubeClient, Obj
 from seiops.kube.informer import Informer, Store
 
 HEIGHTS_EVERY = 5.0
+PIPED_WIDTH = 200
+"""Columns where nobody says how many there are."""
 REDRAW = 0.25
 RESOLVE_VARIABLE = "SEIOPS_RESOLVE_FILE"
 
@@ -93,9 +95,9 @@ async def _once(client: KubeClient, namespace: str | None, selector: str, route:
         sys.stderr.write(f"No SeiNodes in {'any namespace' if namespace is None else f'namespace {namespace}'}.\n")
         return
     console = Console()
-    width = None if console.is_terminal else 200
-    table = fleet_table(rows, namespaces=namespace is None, heights=route is not Route.OFF)
-    console.print(table, width=width, soft_wrap=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = PIPED_WIDTH
+    console.print(drawn(rows, width=console.width, namespaces=namespace is None, heights=route is not Route.OFF))
     console.print(summary(rows))
 
 
@@ -170,8 +172,10 @@ async def _draw(fleet: _Fleet, namespaces: bool, with_heights: bool) -> None:
     with Live(console=console, auto_refresh=False, screen=True) as live:
         while True:
             rows = fleet.rows()
-            room = max(1, console.size.height - 3)
-            table = fleet_table(_worst_first(rows)[:room], namespaces=namespaces, heights=with_heights)
+            lines = console.size.height - 3
+            room = max(1, lines if console.width >= ROOMY else lines // 2)
+            shown = _worst_first(rows)[:room]
+            table = drawn(shown, width=console.width, namespaces=namespaces, heights=with_heights)
             live.update(Group(summary(rows), table), refresh=True)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(fleet.touched.wait(), 1.0)

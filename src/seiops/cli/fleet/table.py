@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
@@ -26,6 +27,23 @@ SEVERITY_STYLES = {
 }
 NOT_STARTED = "-"
 WHY_LENGTH = 160
+ROOMY = 120
+"""Columns of a terminal from which on reasons have a column of their own."""
+
+
+COLUMNS: Mapping[str, dict[str, Any]] = {
+    "NAMESPACE": {"no_wrap": True},
+    "NAME": {"no_wrap": True},
+    "CHAIN": {"no_wrap": True},
+    "ROLE": {"no_wrap": True},
+    "PHASE": {"no_wrap": True},
+    "FOR": {"no_wrap": True, "justify": "right"},
+    "PLAN": {"min_width": 12},
+    "HEIGHT": {"no_wrap": True, "justify": "right"},
+    "LAG": {"justify": "right"},
+    "SYNC": {"no_wrap": True, "justify": "right"},
+    "WHY": {"min_width": 20, "ratio": 1},
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,38 +112,61 @@ def why_cell(concern: Concern | None) -> str:
     return f"{concern.reason}: {what}"
 
 
-def fleet_table(rows: Sequence[Row], *, namespaces: bool, heights: bool, now: datetime | None = None) -> Table:
-    """``namespaces`` and ``heights`` say which columns there are."""
+def drawn(rows: Sequence[Row], *, width: int, namespaces: bool, heights: bool) -> Group:
+    """The table. Where the terminal is narrow, reasons stand below it and only the telling columns are left."""
+    roomy = width >= ROOMY
+    told = [item for item in rows if item.worst is not None and not roomy]
+    return Group(
+        _table(rows, _titles(rows, roomy, namespaces, heights)),
+        *(Text(f"{item.view.node.name}: {why_cell(item.worst)}", style=_style(item.worst)) for item in told),
+    )
+
+
+def _titles(rows: Sequence[Row], roomy: bool, namespaces: bool, heights: bool) -> list[str]:
+    known = any(item.height is not None for item in rows)
+    left_out = {
+        "NAMESPACE": not namespaces,
+        "ROLE": not roomy,
+        "HEIGHT": not heights or not (roomy or known),
+        "LAG": not heights or not (roomy or known),
+        "SYNC": not roomy,
+        "WHY": not roomy,
+    }
+    return [title for title in COLUMNS if not left_out.get(title, False)]
+
+
+def _table(rows: Sequence[Row], titles: Sequence[str]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
-    if namespaces:
-        table.add_column("NAMESPACE", no_wrap=True)
-    for title in ("NAME", "CHAIN", "ROLE", "PHASE"):
-        table.add_column(title, no_wrap=True)
-    table.add_column("FOR", justify="right", no_wrap=True)
-    table.add_column("PLAN", min_width=12)
-    if heights:
-        table.add_column("HEIGHT", justify="right", no_wrap=True)
-        table.add_column("LAG", justify="right")
-    table.add_column("SYNC", justify="right", no_wrap=True)
-    table.add_column("WHY", min_width=20, ratio=1)
+    for title in titles:
+        table.add_column(title, **COLUMNS[title])
     for item in rows:
-        table.add_row(*_cells(item, namespaces, heights, now))
+        cells = _cells(item)
+        table.add_row(*(cells[title] for title in titles))
     return table
 
 
-def _cells(item: Row, namespaces: bool, heights: bool, now: datetime | None) -> list[Text]:
+def _cells(item: Row) -> dict[str, Text]:
+    """By column."""
     view = item.view
-    phase = Text(view.phase or NOT_STARTED, style=PHASE_STYLES.get(view.phase, "yellow"))
     syncers = len(view.node.status.resolved_state_syncers)
-    cells = [Text(view.node.namespace)] if namespaces else []
-    cells += [Text(view.node.name), Text(view.chain), Text(view.role), phase, Text(elapsed(view.since, now))]
-    cells.append(Text(plan_cell(view.step)))
-    if heights:
-        cells += [Text(cell) for cell in height_cells(item.height)]
-    cells.append(Text(str(syncers) if syncers else ""))
-    style = SEVERITY_STYLES[item.worst.severity] if item.worst is not None else ""
-    cells.append(Text(why_cell(item.worst), style=style))
-    return cells
+    height, lag = height_cells(item.height)
+    return {
+        "NAMESPACE": Text(view.node.namespace),
+        "NAME": Text(view.node.name),
+        "CHAIN": Text(view.chain),
+        "ROLE": Text(view.role),
+        "PHASE": Text(view.phase or NOT_STARTED, style=PHASE_STYLES.get(view.phase, "yellow")),
+        "FOR": Text(elapsed(view.since)),
+        "PLAN": Text(plan_cell(view.step)),
+        "HEIGHT": Text(height),
+        "LAG": Text(lag),
+        "SYNC": Text(str(syncers) if syncers else ""),
+        "WHY": Text(why_cell(item.worst), style=_style(item.worst)),
+    }
+
+
+def _style(concern: Concern | None) -> str:
+    return SEVERITY_STYLES[concern.severity] if concern is not None else ""
 
 
 def summary(rows: Sequence[Row]) -> Text:
