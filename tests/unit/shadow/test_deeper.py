@@ -85,22 +85,24 @@ async def _run(
         return loop, heard, await loop.run()
 
 
-async def test_own_results_are_held_against_the_header_of_the_next_block(tmp_path: Path) -> None:
-    """The shadow executes block 4 otherwise and serves the network's headers all the same."""
+@pytest.mark.parametrize("side", ["shadow", "canonical"])
+async def test_own_results_are_held_against_the_header_of_the_next_block(tmp_path: Path, side: str) -> None:
+    """One node executes block 4 otherwise and serves the network's headers all the same."""
     shadow, canonical = Node(latest=30), Node(latest=30)
     for height in range(1, 10):
         below = results(height - 1) if height > 1 else results(0, [])
         root = results_root(parse_results(json.dumps(below).encode(), height - 1))
         for node in (shadow, canonical):
             node.plant("block", height, block(height, results=root))
-    shadow.plant("block_results", 4, results(4, [receipt(4, 0, gas_used="1"), receipt(4, 1)]))
+    other = {"shadow": shadow, "canonical": canonical}[side]
+    other.plant("block_results", 4, results(4, [receipt(4, 0, gas_used="1"), receipt(4, 1)]))
     loop, _, _ = await _run(shadow, canonical, tmp_path, end=9)
     lines = pages_in(tmp_path)["1-9.compare.ndjson.gz"]
     told = {line["height"]: line["layer0"].get("ownResultsMatch") for line in lines}
     assert told[1] is None
-    assert told[5] == {"shadow": False, "canonical": True}
+    assert told[5] == {"shadow": True, "canonical": True} | {side: False}
     assert all(one == {"shadow": True, "canonical": True} for height, one in told.items() if height not in (1, 5))
-    assert loop.own_results == {"checked": 8, "shadow": 1, "canonical": 0}
+    assert loop.own_results == {"checked": 8, "shadow": 0, "canonical": 0} | {side: 1}
     assert [line["height"] for line in lines if not line["match"]] == [4]
 
 
