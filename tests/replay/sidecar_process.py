@@ -16,7 +16,7 @@ from typing import Any
 from replay.sidecar_compare import Comparison
 from replay.sidecar_http import socket_address
 from replay.sidecar_stage import PORT, Answer, NotPosableError, Stage
-from replay.sidecar_world import NOT_YET, World
+from replay.sidecar_world import World
 
 _STAMP = re.compile(r"time=\S+")
 AWAIT = '{"id":"%s","type":"await-condition","params":{"condition":"height","targetHeight":5}}'
@@ -43,16 +43,6 @@ def units(world: World) -> Iterator[tuple[str, Callable[[], Awaitable[None]], fl
                 await pose_metrics(world, file)
 
             yield file, scrape, 2.0
-    if (world.golden / "cli.jsonl").is_file():
-        from replay.context import iterate_jsonl
-
-        for line in iterate_jsonl(world.golden / "cli.jsonl"):
-            if world.wants(f"cli/{line['case']}"):
-
-                async def skip(case: str = line["case"]) -> None:
-                    world.skip(f"cli/{case}", f"{NOT_YET}: the seictl command line")
-
-                yield f"cli/{line['case']}", skip, 0.0
 
 
 async def pose(world: World, name: str, key: str, recorded: Any) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from replay import sidecar_config, sidecar_db, sidecar_http, sidecar_process, sidecar_tasks
+from replay import sidecar_cli, sidecar_config, sidecar_db, sidecar_http, sidecar_process, sidecar_tasks
 from replay.differences import DifferenceBook
 from replay.report import CaseResult
 from replay.sidecar_world import World
@@ -31,7 +31,7 @@ class Unit:
 
 
 def units(world: World) -> Iterator[Unit]:
-    for module in (sidecar_tasks, sidecar_http, sidecar_config, sidecar_db, sidecar_process):
+    for module in (sidecar_tasks, sidecar_http, sidecar_config, sidecar_db, sidecar_process, sidecar_cli):
         for name, run, seconds in module.units(world):
             yield Unit(name, run, seconds)
 
