@@ -69,7 +69,14 @@ File = Annotated[
 
 
 def register(app: typer.Typer) -> None:
-    group = typer.Typer(no_args_is_help=True, help="Read what comparisons published: runs, divergences, verdicts.")
+    group = typer.Typer(help="Read what comparisons published: runs, divergences, verdicts.")
+
+    @group.callback(invoke_without_command=True)
+    def help_alone(context: typer.Context) -> None:
+        # Not no_args_is_help, which exits 2: the Go program's command answers with its help and 0 (shadow.md 7).
+        if context.invoked_subcommand is None:
+            print(context.get_help())
+
 
     @group.command("list")
     def runs(

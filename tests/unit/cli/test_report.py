@@ -121,6 +121,12 @@ def test_mistakes_are_one_line(arguments: list[str], text: str) -> None:
     assert done.stderr.count("\n") == 1
 
 
+def test_report_alone_is_its_help_and_no_mistake() -> None:
+    done = CliRunner().invoke(app, ["report"])
+    assert done.exit_code == 0
+    assert "divergence" in done.output
+
+
 def test_key_alone_ignores_the_prefix(tmp_path: Path) -> None:
     bucket = fill(tmp_path / "bucket", prefix="elsewhere/")
     done = seiops("divergence", "--bucket", bucket, "--key", "elsewhere/divergence-150.report.json.gz")
