@@ -202,19 +202,23 @@ async def _flush(node: SeiNode, raw: Obj, before: _Before, world: World) -> None
     """The pass's one status patch, guarded by the version that was read; then what the change is worth telling."""
     patch = merge_patch(before.status, node.status.wire())
     if patch:
-        namespace, name = key_of(raw)
-        stored = await world.client.patch(
-            SEI_NODES,
-            name,
-            namespace,
-            {"status": patch},
-            field_manager=MANAGER,
-            subresource="status",
-            resource_version=raw["metadata"]["resourceVersion"],
-        )
-        world.caches.nodes.record(stored)
+        await _store_status(raw, patch, world)
     _tell(node, raw, before, world)
     world.metrics.phase(node, before.phase)
+
+
+async def _store_status(raw: Obj, patch: dict[str, Any], world: World) -> None:
+    namespace, name = key_of(raw)
+    stored = await world.client.patch(
+        SEI_NODES,
+        name,
+        namespace,
+        {"status": patch},
+        field_manager=MANAGER,
+        subresource="status",
+        resource_version=raw["metadata"]["resourceVersion"],
+    )
+    world.caches.nodes.record(stored)
 
 
 def _tell(node: SeiNode, raw: Obj, before: _Before, world: World) -> None:
@@ -276,19 +280,8 @@ async def _mark_undecodable(raw: Obj, error: UndecodableError, world: World) -> 
     before = bare.status.wire()
     set_spec_invalid(bare, SpecReason.UNDECODABLE, error.detail)
     patch = merge_patch(before, bare.status.wire())
-    if not patch:
-        return
-    namespace, name = key_of(raw)
-    stored = await world.client.patch(
-        SEI_NODES,
-        name,
-        namespace,
-        {"status": patch},
-        field_manager=MANAGER,
-        subresource="status",
-        resource_version=raw["metadata"]["resourceVersion"],
-    )
-    world.caches.nodes.record(stored)
+    if patch:
+        await _store_status(raw, patch, world)
 
 
 def _readable_status(raw: Obj) -> Obj:
