@@ -69,8 +69,8 @@ class MemiavlState:
         threads: int = 1,
         held: int = ...,
     ) -> MemiavlState:
-        """Open `tree` of a snapshot directory that holds `trees` at `version`, overlaid with log segments (path, first index) from version `first`
-        (None: the next one) up to `upto`. More than `held` writes spill into unlinked files in `spill_dir`."""
+        """Open `tree` of a snapshot directory that holds `trees` at `version`, overlaid with log segments (path, first
+        index) from version `first` (None: the next one) up to `upto`. More than `held` writes spill into unlinked files in `spill_dir`."""
     def digest(
         self, progress: Progress, wording_name: str = "semantic", threads: int = 1, find: bytes | None = None
     ) -> ScanTotals: ...
