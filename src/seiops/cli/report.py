@@ -77,7 +77,6 @@ def register(app: typer.Typer) -> None:
         if context.invoked_subcommand is None:
             print(context.get_help())
 
-
     @group.command("list")
     def runs(
         url: Url = "", env: Environment = "", bucket: Bucket = "", prefix: Prefix = "", region: Region = "",
