@@ -142,5 +142,6 @@ async def test_hash_log_slice_is_published_and_sealed(tmp_path: Path) -> None:
     assert task["status"] == "completed"
     assert task["result"]["key"] == "run/hashlog-5-95.csv.gz"
     entries = [entry async for entry, _ in read_chain(open_store(f"file://{tmp_path}/bucket/run"), task_id)]
-    assert [(entry.kind, entry.sha256) for entry in entries] == [("hashlog", task["result"]["sha256"])]
+    seal = task["result"]["sha256"]
+    assert [(entry.kind, entry.sha256) for entry in entries] == [("run", None), ("hashlog", seal), ("end", None)]
     assert (await verify(open_store(f"file://{tmp_path}/bucket/run"), "run", Silent())).findings == []

@@ -17,6 +17,7 @@ from seiops.shadow.receipts import CONSENSUS_FIELDS
 SEVERITY = ("missing", "clean", "vacuous", "gap", "indeterminate", "diverged")
 """Verdicts of a height from harmless to grave; the place in this tuple is the code the ledger keeps."""
 CODES = {name: code for code, name in enumerate(SEVERITY)}
+UNDECIDED = ("indeterminate", "gap")
 LAYERS = ("0", "1", "2", "H")
 LAYER_NAMES = {"0": "Headers", "1": "Receipts", "2": "State", "H": "Hash log"}
 HASH_LOG_COLUMNS = ("changeset", "resultHash", "blockHash")
@@ -190,6 +191,14 @@ def judge(line: Line) -> Finding:
     finding.strange = tuple(side for side, match in (line.layer0.own_results_match or {}).items() if not match)
     finding.app_hash_expected = line.migration_mode and not gap and not line.layer0.app_hash_match
     return finding
+
+
+def settled(first: str, again: str) -> str:
+    """The verdict of a block after another look: it decides what was open, and a divergence seen by any look stays one
+    (docs/contracts/shadow.md 9.3)."""
+    if "diverged" in (first, again):
+        return "diverged"
+    return again if first in UNDECIDED and again not in UNDECIDED else first
 
 
 def _derived(line: Line, differences: list[Difference], undecided: list[str], *, settled: bool) -> str:

@@ -6,11 +6,11 @@ as the Go sidecar leaves them, make one run without a seal (docs/contracts/shado
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from seiops.evidence.reader import Chain, Folder, Kind, folders, named, read_chain
+from seiops.evidence.reader import BESIDE, Chain, Claim, Folder, Kind, claims, counting, folders, named, read_chain
 from seiops.evidence.summary import RunInfo
 from seiops.objectstore import Store
 from seiops.shadow.manifest import Entry
@@ -43,12 +43,14 @@ class Item:
 
 @dataclass(slots=True)
 class Stock:
-    """A folder with its runs. `seals`: the SHA-256 a manifest promises, by key."""
+    """A folder with its runs. `seals`: what manifests promise, by key: one SHA-256, or those of runs that
+    published the object within one second. `strange`: second looks that no manifest names beside runs that have one."""
 
     folder: Folder
     items: dict[Kind, list[Item]]
     runs: list[RunInfo] = field(default_factory=list)
-    seals: dict[str, str] = field(default_factory=dict)
+    seals: dict[str, frozenset[str]] = field(default_factory=dict)
+    strange: set[str] = field(default_factory=set)
     problems: list[str] = field(default_factory=list)
 
     @property
@@ -82,18 +84,29 @@ async def read_runs(store: Store, stock: Stock, watch: Watch = lambda done, tota
     """Reads the folder's manifests and fills `runs`, `seals` and `problems`. Raises StoreError."""
     total = sum(map(len, stock.folder.runs.values()))
     done = 0
-    claimed: set[str] = set()
+    chains: list[Chain] = []
     for run, numbers in sorted(stock.folder.runs.items()):
         chain = await read_chain(store, stock.folder, run)
         done += len(numbers)
         watch(done, total)
+        chains.append(chain)
         stock.runs.append(_told(stock.name, chain))
-        for name, entry in chain.objects().items():
-            claimed.add(stock.name + name)
-            if entry.sha256:
-                stock.seals[stock.name + name] = entry.sha256
-    _unclaimed(stock, claimed)
+    told = claims(chains)
+    for name, entries in told.items():
+        if seals := {claim.entry.sha256 for claim in counting(entries) if claim.entry.sha256}:
+            stock.seals[stock.name + name] = frozenset(seals)
+        _taken_back(stock, name, entries)
+    _unclaimed(stock, {stock.name + name for name in told})
     stock.runs.sort(key=lambda one: (one.first is None, one.first, one.started))
+
+
+def _taken_back(stock: Stock, name: str, told: Sequence[Claim]) -> None:
+    """A divergence that was published once stays one, even where the page was published again without it."""
+    seen = [(claim.entry.counts or {}).get("diverged", 0) for claim in told]
+    now = min((claim.entry.counts or {}).get("diverged", 0) for claim in counting(told))
+    if max(seen) > now:
+        text = f"counts {now} diverged blocks, an earlier entry of the same page counted {max(seen)}"
+        stock.problems.append(f"{stock.name}{name}: {text}")
 
 
 def _told(folder: str, chain: Chain) -> RunInfo:
@@ -107,6 +120,9 @@ def _told(folder: str, chain: Chain) -> RunInfo:
         info.reports += entry.kind == "report"
     for entry in chain.objects().values():
         _object(info, entry)
+    if chain.opening is None and info.kind == _NAMES[Kind.HASHLOG]:
+        # slices were once entered alone: one object, with nothing that could be unfinished
+        info.state = "finished"
     if chain.ending is not None:
         info.state, info.reason = "finished", str((chain.ending.info or {}).get("reason", ""))
     if chain.breaks:
@@ -130,8 +146,7 @@ def _open(info: RunInfo, details: dict[str, Any]) -> None:
 def _object(info: RunInfo, entry: Entry) -> None:
     """One published object; of a key published twice only the entry that counts comes here."""
     if entry.kind in ("hashlog", "digest"):
-        # one object, published whole: there is nothing that could be unfinished
-        info.kind, info.state = _NAMES[Kind(entry.kind)], "finished"
+        info.kind = _NAMES[Kind(entry.kind)]
     if (
         entry.kind in ("page", "export", "hashlog", "digest")
         and entry.start_height is not None
@@ -160,6 +175,11 @@ def _unclaimed(stock: Stock, claimed: set[str]) -> None:
         stock.runs.append(_untold(stock, kind, left, claimed))
         if name in sealed:
             stock.problems.append(f"{len(left)} objects are in no manifest, the first: {left[0].key}")
+    for kind, owner in BESIDE.items():
+        left = [one for one in stock.of(kind) if one.key not in claimed]
+        if left and _NAMES[owner] in sealed:
+            stock.problems.append(f"{len(left)} {kind} objects are in no manifest, the first: {left[0].key}")
+            stock.strange |= {one.key for one in left if kind is Kind.RECHECK}
 
 
 def _untold(stock: Stock, kind: Kind, left: list[Item], claimed: set[str]) -> RunInfo:

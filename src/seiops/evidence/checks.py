@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from seiops.digest.published import LARGEST_RECORD, CheckedRecord, examine
 from seiops.evidence.contents import Checker, ComparePage, Outline, Report, checker
 from seiops.evidence.findings import Finding, Name, cut
-from seiops.evidence.reader import Kind, LongLineError, Named, Reading
+from seiops.evidence.reader import Claim, Kind, LongLineError, Named, Reading
 from seiops.objectstore import Store, StoreError
 from seiops.shadow.manifest import Entry
 
@@ -22,7 +22,8 @@ from seiops.shadow.manifest import Entry
 class Task:
     """An object to be checked. `run` and `entry`: the manifest entry that counts for it, None where there is none.
 
-    `folder` is relative to the store, `key` to the folder. `promised`: the seal a task's result gave. `size`: as listed.
+    `rivals`: entries of other runs that may count as well, because they were written in the same second. `folder` is relative
+    to the store, `key` to the folder. `promised`: the seal a task's result gave. `size`: as listed.
     `looked_at`: heights of which another object says something, too.
     """
 
@@ -34,6 +35,7 @@ class Task:
     entry: Entry | None = None
     promised: str = ""
     looked_at: frozenset[int] = frozenset()
+    rivals: tuple[Claim, ...] = ()
 
     @property
     def full_key(self) -> str:
@@ -82,6 +84,7 @@ async def check_object(store: Store, task: Task, heard: Callable[[int], None]) -
         return checked
     checked.sha256, checked.stored_sha256 = reading.sha256, reading.stored_sha256
     checked.payload_bytes, checked.stored_bytes = reading.payload_bytes, reading.stored_bytes
+    _choose_entry(task, checked.sha256)
     _hold_against_entry(checked)
     return checked
 
@@ -125,12 +128,14 @@ def _take_over(checked: Checked, judge: Checker) -> None:
 
 async def _record(reading: Reading, checked: Checked) -> None:
     task = checked.task
-    promised = task.promised or (task.entry.sha256 if task.entry is not None and task.entry.sha256 else "")
-    record = checked.record = CheckedRecord(task.full_key, expected=promised.lower())
+    record = checked.record = CheckedRecord(task.full_key)
     payload = bytearray()
     async for piece in reading.pieces():
         if len(payload) <= LARGEST_RECORD:
             payload += piece
+    _choose_entry(task, reading.sha256)
+    promised = task.promised or (task.entry.sha256 if task.entry is not None and task.entry.sha256 else "")
+    record.expected = promised.lower()
     if len(payload) > LARGEST_RECORD:
         record.problems.append(f"larger than {LARGEST_RECORD} bytes, which no digest record is")
     else:
@@ -141,6 +146,13 @@ async def _record(reading: Reading, checked: Checked) -> None:
             checked.findings.append(Finding(Name.STORES_DIFFER, task.full_key, text, "mismatch"))
         else:
             _found(checked, Name.SEAL_DIFFERS if "was promised" in text else Name.RECORD_INVALID, text)
+
+
+def _choose_entry(task: Task, seal: str) -> None:
+    """Of entries of one second the one that knows this object counts."""
+    for claim in task.rivals:
+        if claim.entry.sha256 is not None and claim.entry.sha256.lower() == seal:
+            task.run, task.entry = claim.run, claim.entry
 
 
 def _hold_against_entry(checked: Checked) -> None:

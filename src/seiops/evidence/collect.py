@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 
 from seiops.digest.published import check_record
-from seiops.evidence.blocks import CODES, Finding, Line, LineError, judge, parse_line
+from seiops.evidence.blocks import CODES, Finding, Line, LineError, judge, parse_line, settled
 from seiops.evidence.catalog import Item, Stock, Watch
 from seiops.evidence.reader import Kind, LongLineError, Reading
 from seiops.evidence.summary import Digest, Summary, shortened
@@ -32,7 +32,7 @@ class Page:
     seal: bool | None = None
 
 
-async def read_page(store: Store, item: Item, promised: str | None) -> Page:
+async def read_page(store: Store, item: Item, promised: frozenset[str]) -> Page:
     """Raises StoreError where the store refuses; damage is a problem of the page."""
     page = Page(item)
     reading = Reading(store, item.key)
@@ -49,10 +49,11 @@ async def read_page(store: Store, item: Item, promised: str | None) -> Page:
             raise
         page.problems.append(f"{item.key}: {error}")
         return page
-    if promised is not None:
-        page.seal = reading.sha256 == promised
+    if promised:
+        page.seal = reading.sha256 in promised
         if not page.seal:
-            page.problems.append(f"{item.key}: its seal is {reading.sha256}, the manifest promises {promised}")
+            told = " or ".join(sorted(promised))
+            page.problems.append(f"{item.key}: its seal is {reading.sha256}, the manifest promises {told}")
     return page
 
 
@@ -74,7 +75,9 @@ def _take_line(page: Page, raw: bytes, number: int) -> None:
 async def pages(store: Store, stock: Stock, items: Sequence[Item], watch: Watch) -> AsyncIterator[Page]:
     """The pages in the order given. Raises StoreError."""
     done = 0
-    source = in_order(items, lambda item: read_page(store, item, stock.seals.get(item.key)), width=PAGES_AT_ONCE)
+    source = in_order(
+        items, lambda item: read_page(store, item, stock.seals.get(item.key, frozenset())), width=PAGES_AT_ONCE
+    )
     try:
         async for _, page in source:
             done += 1
@@ -106,28 +109,37 @@ def _seal(summary: Summary, page: Page) -> None:
 
 
 async def _second_looks(store: Store, stock: Stock, summary: Summary) -> dict[int, Finding]:
-    """Blocks that were compared again because they could not be decided (docs/contracts/shadow.md 9.3); the last look counts."""
+    """Blocks that were compared again because they could not be decided (docs/contracts/shadow.md 9.3); what no manifest
+    names beside those that do decides nothing."""
     found: dict[int, Finding] = {}
-    async for page in pages(store, stock, stock.of(Kind.RECHECK), lambda done, total: None):
+    again = [item for item in stock.of(Kind.RECHECK) if item.key not in stock.strange]
+    async for page in pages(store, stock, again, lambda done, total: None):
         _seal(summary, page)
-        found |= {finding.height: finding for finding in page.findings}
+        for finding in page.findings:
+            before = found.get(finding.height)
+            found[finding.height] = finding if before is None else _of_both(before, finding)
     return found
 
 
 def _settled(finding: Finding, second: dict[int, Finding], summary: Summary) -> Finding:
-    """A second look decides only what was open; it never takes a divergence back."""
     again = second.get(finding.height)
-    if again is None or finding.verdict not in ("indeterminate", "gap") or again.verdict in ("indeterminate", "gap"):
+    if again is None or _of_both(finding, again) is finding:
         return finding
     summary.rechecked += 1
     return again
 
 
+def _of_both(first: Finding, again: Finding) -> Finding:
+    return first if settled(first.verdict, again.verdict) == first.verdict else again
+
+
 async def _digests(store: Store, stock: Stock, summary: Summary) -> None:
     items = stock.of(Kind.DIGEST)
-    async for item, checked in in_order(
-        items, lambda item: check_record(store, item.key, stock.seals.get(item.key, "")), width=PAGES_AT_ONCE
-    ):
+    async for item, checked in in_order(items, lambda item: check_record(store, item.key, ""), width=PAGES_AT_ONCE):
+        promised = stock.seals.get(item.key)
+        if promised and not checked.problems and checked.sha256 not in promised:
+            told = " or ".join(sorted(promised))
+            checked.problems.append(f"its seal is {checked.sha256}, the manifest promises {told}")
         record = checked.record
         whole = not checked.problems
         summary.digests.append(

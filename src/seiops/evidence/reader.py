@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -20,15 +20,15 @@ from seiops.shadow.pipeline import in_order
 ENTRIES_IN_FLIGHT = 16
 LONGEST_LINE = 256 << 20
 """A node's answer may be that large (seid.comet); whatever is longer is no line of ours."""
-_KEY = re.compile(r"(?P<folder>(?:.*?/)??)(?P<name>manifest/(?P<run>[^/]+)/(?P<seq>\d{8})\.json|[^/]+)")
+_KEY = re.compile(r"(?P<folder>(?:.*?/)??)(?P<name>manifest/(?P<run>[^/]+)/(?P<seq>[0-9]{8})\.json|[^/]+)", re.DOTALL)
 _NAMES = (
-    ("compare", re.compile(r"(\d+)-(\d+)\.compare\.ndjson\.gz")),
-    ("recheck", re.compile(r"recheck-(\d+)()\.compare\.ndjson\.gz")),
-    ("export", re.compile(r"(\d+)-(\d+)\.ndjson\.gz")),
-    ("report", re.compile(r"divergence-(\d+)()\.report\.json\.gz")),
-    ("digest", re.compile(r"endpoint-digest-(\d+)()-(?:semantic|translator)\.json\.gz")),
-    ("tree", re.compile(r"endpoint-digest-(\d+)()-(?:flatkv|memiavl)\.tree\.json\.gz")),
-    ("hashlog", re.compile(r"hashlog-(\d+)-(\d+)\.csv\.gz")),
+    ("compare", re.compile(r"([0-9]+)-([0-9]+)\.compare\.ndjson\.gz")),
+    ("recheck", re.compile(r"recheck-([0-9]+)()\.compare\.ndjson\.gz")),
+    ("export", re.compile(r"([0-9]+)-([0-9]+)\.ndjson\.gz")),
+    ("report", re.compile(r"divergence-([0-9]+)()\.report\.json\.gz")),
+    ("digest", re.compile(r"endpoint-digest-([0-9]+)()-(?:semantic|translator)\.json\.gz")),
+    ("tree", re.compile(r"endpoint-digest-([0-9]+)()-(?:flatkv|memiavl)\.tree\.json\.gz")),
+    ("hashlog", re.compile(r"hashlog-([0-9]+)-([0-9]+)\.csv\.gz")),
 )
 
 
@@ -42,6 +42,10 @@ class Kind(StrEnum):
     DIGEST = "digest"
     TREE = "tree"
     HASHLOG = "hashlog"
+
+
+BESIDE = {Kind.REPORT: Kind.COMPARE, Kind.RECHECK: Kind.COMPARE, Kind.TREE: Kind.DIGEST}
+"""Objects that explain others, and the kind of run they belong to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +135,34 @@ class Chain:
     def objects(self) -> dict[str, Entry]:
         """The entry that counts for every object: of a key published again, the last."""
         return {entry.key: entry for entry in self.entries if entry.key is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A run's entry for an object."""
+
+    run: str
+    entry: Entry
+
+
+def claims(chains: Sequence[Chain]) -> dict[str, list[Claim]]:
+    """Every entry that speaks of each object, across the runs of a folder: earlier runs first, each in its own order."""
+    found: dict[str, list[Claim]] = {}
+    for chain in sorted(chains, key=lambda chain: chain.entries[0].at if chain.entries else ""):
+        for entry in chain.entries:
+            if entry.key is not None:
+                found.setdefault(entry.key, []).append(Claim(chain.run, entry))
+    return found
+
+
+def counting(told: Sequence[Claim]) -> list[Claim]:
+    """Of the claims to one object those that may count, the likeliest last: each run's last, of these the newest.
+
+    More than one where runs published the same key within one second, which is what their clocks tell: the object decides.
+    """
+    last = list({claim.run: claim for claim in told}.values())
+    newest = max(claim.entry.at for claim in last)
+    return [claim for claim in last if claim.entry.at == newest]
 
 
 async def read_chain(store: Store, folder: Folder, run: str) -> Chain:

@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from seiops.digest.record import tree_key
+from seiops.evidence.blocks import settled
 from seiops.evidence.checks import Checked
 from seiops.evidence.findings import Finding, Name
-from seiops.evidence.reader import Chain, Kind, named
+from seiops.evidence.reader import BESIDE, Chain, Kind, named
 from seiops.shadow.manifest import STOPPED, Entry
 from seiops.shadow.verdicts import overall
 
@@ -29,10 +30,7 @@ _ENTRY_KINDS: dict[str, Kind] = {
     "tree": Kind.TREE,
     "hashlog": Kind.HASHLOG,
 }
-BESIDE = {Kind.REPORT: Kind.COMPARE, Kind.RECHECK: Kind.COMPARE, Kind.TREE: Kind.DIGEST}
-"""Objects that explain others, and the kind of run they belong to."""
 NOT_CLEAN = ("diverged", "indeterminate", "gap", "vacuous")
-UNDECIDED = ("indeterminate", "gap")
 
 
 @dataclass(slots=True)
@@ -78,8 +76,8 @@ class Run:
         return str((ending.info or {}).get("reason", "")) if ending is not None else ""
 
 
-def describe(folder: str, chain: Chain | None, objects: list[Checked], kind: str = "") -> Run:
-    """A run with what follows from its objects alone."""
+def describe(folder: str, chain: Chain | None, objects: list[Checked], again: Sequence[Checked], kind: str = "") -> Run:
+    """A run with what follows from its objects, and from those of the folder that looked at its blocks again."""
     run = Run(folder, chain.run if chain is not None else "", kind or _kind(chain, objects), chain, objects)
     names = [one.task.name for one in objects if one.task.name is not None and one.task.name.kind not in BESIDE]
     if names:
@@ -89,29 +87,33 @@ def describe(folder: str, chain: Chain | None, objects: list[Checked], kind: str
         if one.task.name is not None and one.task.name.kind not in BESIDE:
             counts.update(one.counts)
     run.counts = dict(counts)
-    run.after = _after_rechecks(run)
+    run.after = _after_rechecks(run, again)
     run.first_bad = min((one.unmatched for one in _pages(run) if one.unmatched is not None), default=None)
     run.verdict = _verdict(run)
-    run.finished = chain is not None and (chain.ending is not None or run.kind == Kind.HASHLOG)
+    run.finished = chain is not None and (chain.ending is not None or _published_whole(run, chain))
     return run
 
 
-def _rechecks(run: Run) -> list[Checked]:
-    found = [one for one in run.objects if one.task.name is not None and one.task.name.kind is Kind.RECHECK]
+def _published_whole(run: Run, chain: Chain) -> bool:
+    """Hash log slices were once entered alone: one object, with nothing that could be unfinished."""
+    return run.kind == Kind.HASHLOG and chain.opening is None
+
+
+def rechecks(objects: Iterable[Checked]) -> list[Checked]:
+    """The second looks among objects, in their order."""
+    found = [one for one in objects if one.task.name is not None and one.task.name.kind is Kind.RECHECK]
     return sorted(found, key=_start_of)
 
 
-def _after_rechecks(run: Run) -> dict[str, int]:
-    """A second look decides only what was open; it never takes a divergence back (docs/contracts/shadow.md 9.3)."""
-    first = {height: verdict for one in _pages(run) for height, verdict in one.verdicts.items()}
+def _after_rechecks(run: Run, again: Sequence[Checked]) -> dict[str, int]:
+    current = {height: verdict for one in _pages(run) for height, verdict in one.verdicts.items()}
     total = Counter(run.counts)
-    for recheck in _rechecks(run):
+    for recheck in again:
         for height, verdict in recheck.verdicts.items():
-            before = first.get(height)
-            if before in UNDECIDED and verdict not in UNDECIDED:
+            if (before := current.get(height)) is not None:
+                current[height] = settled(before, verdict)
                 total[before] -= 1
-                total[verdict] += 1
-                first[height] = verdict
+                total[current[height]] += 1
     return {verdict: number for verdict, number in total.items() if number}
 
 
@@ -147,6 +149,8 @@ def chain_findings(folder: str, chain: Chain) -> list[Finding]:
     ended = False
     for entry in chain.entries:
         where = f"{folder}manifest/{chain.run}/{entry.seq:08d}.json"
+        # a task that was killed right behind its end does its work again, and says so
+        ended = ended and entry.kind != "run"
         if ended and entry.kind != "end":
             found.append(Finding(Name.AFTER_END, where, f"a {entry.kind} entry stands behind the end of the run"))
         ended = ended or (entry.kind == "end" and (entry.info or {}).get("reason") != STOPPED)
@@ -161,8 +165,10 @@ def _contradiction(entry: Entry) -> str:
     if entry.sha256 is None:
         return f"names {entry.key} without a seal"
     name = named(entry.key)
-    if name is None or entry.kind not in _ENTRY_KINDS:
+    if entry.kind not in _ENTRY_KINDS:
         return ""
+    if name is None:
+        return f"calls {entry.key} a {entry.kind}, whose name is none of such an object"
     if name.kind is not _ENTRY_KINDS[entry.kind]:
         return f"calls {entry.key} a {entry.kind}"
     if name.kind is Kind.RECHECK:
@@ -174,15 +180,13 @@ def _contradiction(entry: Entry) -> str:
     return ""
 
 
-def run_findings(run: Run, later: Iterable[Run], earlier_counts: Mapping[str, int]) -> list[Finding]:
-    """Heights, ending and verdict of one run. `later`: the other runs of its folder, one of which may have gone on with it;
-    `earlier_counts`: what all runs of the folder up to and with this one have counted, since totals survive a resubmission.
-    """
+def run_findings(run: Run, others: Sequence[Run]) -> list[Finding]:
+    """Heights, ending and verdict of one run. `others`: the other runs of its folder, of which one may have gone on with it."""
     found = list(_holes(run)) if run.kind in PAGES else []
     if run.sealed:
-        found += _ending(run, later)
+        found += _ending(run, others)
         if run.kind == Kind.COMPARE:
-            found += _conclusion(run, earlier_counts)
+            found += _conclusion(run, others)
     if run.kind == Kind.COMPARE:
         found += _not_clean(run)
     if run.kind == Kind.DIGEST:
@@ -246,17 +250,29 @@ def between_runs(runs: Sequence[Run]) -> list[Finding]:
     return found
 
 
-def _ending(run: Run, later: Iterable[Run]) -> Iterable[Finding]:
+def _ending(run: Run, others: Iterable[Run]) -> Iterable[Finding]:
     if run.finished or (not run.objects and run.superseded):
         return
-    if run.end is not None and any(other.kind == run.kind and other.start == run.end + 1 for other in later):
+    if run.end is not None and any(other.kind == run.kind and other.start == run.end + 1 for other in others):
         return
     proven = f"up to {run.end}" if run.end is not None else "of nothing"
     text = f"has no end entry: it still runs, was stopped, or its last entries are gone; it speaks {proven}"
     yield Finding(Name.RUN_OPEN, run.place, text, "open")
 
 
-def _conclusion(run: Run, all_counts: Mapping[str, int]) -> Iterable[Finding]:
+def _totals(run: Run, others: Sequence[Run]) -> Iterable[dict[str, int]]:
+    """What an end may count: this run alone, or also those it went on behind, since totals survive a resubmission."""
+    total = Counter(run.counts)
+    yield dict(total)
+    start = run.start
+    for other in sorted(others, key=lambda other: other.end or 0, reverse=True):
+        if other.kind == run.kind and start is not None and other.end == start - 1:
+            start = other.start
+            total.update(other.counts)
+            yield dict(total)
+
+
+def _conclusion(run: Run, others: Sequence[Run]) -> Iterable[Finding]:
     if run.chain is None or run.superseded:
         # what a later run published again cannot be counted for this one any more
         return
@@ -267,7 +283,7 @@ def _conclusion(run: Run, all_counts: Mapping[str, int]) -> Iterable[Finding]:
     if ending is None:
         return
     told = ending.counts or {}
-    if told != run.counts and told != dict(all_counts):
+    if told not in _totals(run, others):
         text = f"its end entry counts {_text(told)}, its pages hold {_text(run.counts)}"
         yield Finding(Name.COUNTS_DIFFER, run.place, text)
     elif told == run.counts:
@@ -281,12 +297,13 @@ def _conclusion(run: Run, all_counts: Mapping[str, int]) -> Iterable[Finding]:
 
 def _told_verdict(run: Run, info: Mapping[str, Any]) -> Iterable[Finding]:
     """What the end says beyond its counts. A resubmitted run's totals cover earlier runs and are left to its counts."""
-    if (told := info.get("verdict")) is not None and told != run.verdict:
-        text = f"its end entry says {told}, its blocks say {run.verdict}"
+    own = _after_rechecks(run, rechecks(run.objects))
+    if (told := info.get("verdict")) is not None and told != overall(own):
+        text = f"its end entry says {told}, its blocks say {overall(own)}"
         yield Finding(Name.VERDICT_CONTRADICTS, run.place, text)
     after = info.get("afterRechecks")
-    if isinstance(after, dict) and {name: number for name, number in after.items() if number} != run.after:
-        text = f"its end entry counts {_text(after)} after rechecks, its objects say {_text(run.after)}"
+    if isinstance(after, dict) and {name: number for name, number in after.items() if number} != own:
+        text = f"its end entry counts {_text(after)} after rechecks, its objects say {_text(own)}"
         yield Finding(Name.COUNTS_DIFFER, run.place, text)
 
 

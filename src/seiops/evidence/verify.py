@@ -6,7 +6,7 @@ a finding, and what an operator should know besides is a statement.
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -14,19 +14,18 @@ from typing import Protocol
 from seiops.digest.published import CheckedRecord, pair_problems
 from seiops.evidence.checks import Checked, Task, check_object
 from seiops.evidence.findings import Finding, Name, split
-from seiops.evidence.reader import Chain, Folder, Kind, folders, named, read_chain
+from seiops.evidence.reader import BESIDE, Chain, Claim, Folder, Kind, claims, counting, folders, named, read_chain
 from seiops.evidence.runs import (
-    BESIDE,
     Run,
     between_runs,
     chain_findings,
     describe,
+    rechecks,
     report_findings,
     run_findings,
     tree_findings,
 )
 from seiops.objectstore import Store
-from seiops.shadow.manifest import Entry
 from seiops.shadow.pipeline import in_order
 
 CONCURRENT = 16
@@ -75,7 +74,7 @@ class _Plan:
     folder: Folder
     chains: list[Chain]
     tasks: list[Task]
-    superseded: Counter[str]
+    claims: dict[str, list[Claim]]
     others: int
 
 
@@ -122,9 +121,9 @@ async def verify_object(
     found = Verification(url, objects=await _check_rechecks_first(store, [task], progress))
     findings = [finding for one in found.objects for finding in one.findings]
     if task.name is not None and task.name.kind not in BESIDE:
-        run = describe("", None, found.objects, task.name.kind)
+        run = describe("", None, found.objects, [], task.name.kind)
         found.runs.append(run)
-        findings += run_findings(run, [], {})
+        findings += run_findings(run, [])
     if task.name is not None and task.name.kind is not Kind.DIGEST:
         found.statements.append("one object by itself: no manifest was looked at, no neighbour, no report")
     found.findings, found.accepted = split(findings, accept)
@@ -168,40 +167,27 @@ async def _check_all(store: Store, tasks: list[Task], progress: Progress) -> lis
 
 async def _plan(store: Store, folder: Folder) -> _Plan:
     chains = [await read_chain(store, folder, run) for run in sorted(folder.runs)]
-    counting, superseded = _counting(chains)
+    told = claims(chains)
     reported = frozenset(
         name.start for key in folder.objects if (name := named(key)) is not None and name.kind is Kind.REPORT
     )
     tasks, others = [], 0
-    for key in sorted({*folder.objects, *counting}, key=_by_height):
-        run, entry = counting.get(key, ("", None))
+    for key in sorted({*folder.objects, *told}, key=_by_height):
         name = named(key)
-        if name is None and entry is None:
+        if name is None and key not in told:
             others += 1
             continue
-        tasks.append(Task(folder.prefix, key, folder.objects.get(key, 0), name, run, entry, looked_at=reported))
-    return _Plan(folder, chains, tasks, superseded, others)
+        task = Task(folder.prefix, key, folder.objects.get(key, 0), name, looked_at=reported)
+        if key in told:
+            task.rivals = tuple(counting(told[key]))
+            task.run, task.entry = task.rivals[-1].run, task.rivals[-1].entry
+        tasks.append(task)
+    return _Plan(folder, chains, tasks, told, others)
 
 
 def _by_height(key: str) -> tuple[int, str]:
     name = named(key)
     return (name.start if name is not None else 0), key
-
-
-def _counting(chains: Sequence[Chain]) -> tuple[dict[str, tuple[str, Entry]], Counter[str]]:
-    """Of entries that speak of one object the last counts, also across runs; and how many objects each run lost that way."""
-    counting: dict[str, tuple[str, Entry]] = {}
-    superseded: Counter[str] = Counter()
-    for chain in sorted(chains, key=lambda chain: chain.entries[0].at if chain.entries else ""):
-        for key, entry in chain.objects().items():
-            before = counting.get(key)
-            if before is not None and before[1].at > entry.at:
-                superseded[chain.run] += 1
-                continue
-            if before is not None:
-                superseded[before[0]] += 1
-            counting[key] = chain.run, entry
-    return counting, superseded
 
 
 # --- after reading --------------------------------------------------------------------------------------------------
@@ -215,10 +201,10 @@ def _conclude(plan: _Plan, objects: list[Checked], found: Verification) -> list[
     runs = _sealed_runs(plan, objects)
     strangers, loose = _without_entry(runs, objects)
     findings += _strangers(runs, strangers)
-    runs += [describe(prefix, None, group, kind) for kind, group in loose.items()]
+    findings += [finding for one in objects for finding in _taken_back(one, plan.claims.get(one.task.key, ()))]
+    runs += [describe(prefix, None, group, rechecks(group), kind) for kind, group in loose.items()]
     for run in runs:
-        earlier = _counts_up_to(run, runs)
-        findings += run_findings(run, [other for other in runs if other is not run], earlier)
+        findings += run_findings(run, [other for other in runs if other is not run])
     findings += between_runs(runs) + tree_findings(objects)
     findings += report_findings(one for run in runs for one in run.objects)
     found.runs += runs
@@ -231,10 +217,22 @@ def _sealed_runs(plan: _Plan, objects: list[Checked]) -> list[Run]:
     for one in objects:
         if one.task.run:
             by_run[one.task.run].append(one)
-    runs = [describe(plan.folder.prefix, chain, by_run[chain.run]) for chain in plan.chains]
+    # a run that went on where another stopped also looks again at what that one left undecided
+    again = rechecks([one for one in objects if one.task.run])
+    runs = [describe(plan.folder.prefix, chain, by_run[chain.run], again) for chain in plan.chains]
     for run in runs:
-        run.superseded = plan.superseded[run.run]
+        assert run.chain is not None
+        run.superseded = len(run.chain.objects()) - len(run.objects)
     return runs
+
+
+def _taken_back(one: Checked, told: Sequence[Claim]) -> list[Finding]:
+    """A divergence that was published once stays one, even where the same page was published again without it."""
+    before = max(((claim.entry.counts or {}).get("diverged", 0) for claim in told), default=0)
+    if one.task.entry is None or not one.whole or before <= one.counts.get("diverged", 0):
+        return []
+    text = f"holds {one.counts.get('diverged', 0)} diverged blocks, an earlier entry of the same page counted {before}"
+    return [Finding(Name.NOT_CLEAN, one.task.full_key, text, "diverged")]
 
 
 def _family(kind: Kind) -> Kind:
@@ -270,6 +268,9 @@ def _strangers(runs: list[Run], strangers: list[Checked]) -> list[Finding]:
         else:
             text = "no manifest names it: another program published it, or somebody put it there"
             found.append(Finding(Name.FOREIGN_OBJECT, one.task.full_key, text))
+        if number := one.counts.get("diverged"):
+            text = f"{number} of its blocks are diverged, the first block that is no match is {one.unmatched}"
+            found.append(Finding(Name.NOT_CLEAN, one.task.full_key, text, "diverged"))
     return found
 
 
@@ -280,14 +281,6 @@ def _unfinished(run: Run, kind: Kind, start: int | None) -> bool:
     if run.finished or run.kind != kind:
         return False
     return following is None or start is None or start == following or (kind == Kind.COMPARE and start > following)
-
-
-def _counts_up_to(run: Run, runs: Sequence[Run]) -> Counter[str]:
-    total: Counter[str] = Counter()
-    for other in runs:
-        if other.kind == run.kind and other.end is not None and run.end is not None and other.end <= run.end:
-            total.update(other.counts)
-    return total
 
 
 def _statements(runs: Sequence[Run]) -> list[str]:

@@ -168,7 +168,8 @@ def begin(home: Path, key: RunKey, *, asked: int | None) -> Start:
 
 def _fresh(progress: Progress, first: int) -> Progress:
     progress.first, progress.last, progress.counts, progress.pages = first, None, {}, 0
-    progress.undecided, progress.rechecks, progress.settled = {}, 0, {}
+    # the number of rechecks goes on: it is part of their keys, and another run below this prefix may have used it
+    progress.undecided, progress.settled = {}, {}
     return progress
 
 

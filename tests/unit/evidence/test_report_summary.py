@@ -121,7 +121,7 @@ async def test_later_divergence_in_an_overlap_is_listed(store: Store) -> None:
 
 async def test_second_look_decides_what_was_open_and_takes_no_divergence_back(store: Store, tmp_path: Path) -> None:
     odd = {10: undecided(10, "rpc", "no"), 11: undecided(11, "rpc", "no"), 12: receipts_differ(12, ("code", 0, 1))}
-    await put_run(store, range(1, 101), lambda height: odd.get(height) or clean(height))
+    await put_run(store, range(1, 101), lambda height: odd.get(height) or clean(height), sealed=False)
     key = await put_page(store, "second/", [clean(10), undecided(11, "rpc", "no"), clean(12)])
     (tmp_path / key).rename(tmp_path / "recheck-1.compare.ndjson.gz")
     (tmp_path / "second").rmdir()

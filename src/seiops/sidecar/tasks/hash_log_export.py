@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,9 @@ async def run(ctx: TaskContext, params: Params) -> dict[str, Any] | None:
     try:
         published = await publish_gzip(store, key, _lines(ctx, folder, low, high))
         writer = Writer(store, chain_of(ctx.task_id, ctx.run), prefix)
+        await writer.append(What("run", now(), (low, high), info=_opening(ctx, low, high)))
         await writer.append(What("hashlog", now(), (low, high), published=published))
+        await writer.append(What("end", now(), (low, high), info={"reason": "published"}))
     except HashLogError as error:
         raise TaskError(f"{TASK}: {error}", retryable=True, task=TASK) from error
     except StoreError as error:
@@ -51,6 +54,13 @@ async def run(ctx: TaskContext, params: Params) -> dict[str, Any] | None:
         "endHeight": high,
         "manifest": writer.head.run,
     }
+
+
+def _opening(ctx: TaskContext, low: int, high: int) -> dict[str, Any]:
+    """What the manifest tells of a run before its object."""
+    params = {"start_height": low, "end_height": high}
+    origin = {"chain": ctx.settings.chain_id, "seiops": version("seiops")}
+    return {"params": params, "startHeight": low, "task": ctx.task_id} | origin
 
 
 async def _lines(ctx: TaskContext, folder: Path, low: int, high: int) -> AsyncIterator[bytes]:
