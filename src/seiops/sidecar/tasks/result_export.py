@@ -131,7 +131,9 @@ async def _compare(ctx: TaskContext, request: Request, start: Start) -> dict[str
     shelf.opening = What(
         "run",
         pages.now(),
-        info={"params": request.published(), "startHeight": start.height, "task": ctx.task_id} | checked,
+        info={"params": request.published(), "startHeight": start.height, "task": ctx.task_id}
+        | _origin(ctx)
+        | checked,
     )
     layer_h = _hash_logs(ctx, request)
     watcher = TaskWatcher(ctx, shelf, request.end_height)
