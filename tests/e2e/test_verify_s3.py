@@ -89,6 +89,8 @@ def test_a_clean_run_is_fine(bucket: Bucket, run: str) -> None:
     assert (one["run"], one["verdict"], one["counts"]) == (run, "clean", {"clean": BLOCKS})
     assert (one["startHeight"], one["endHeight"], one["reason"]) == (1, BLOCKS, "end-height")
     assert one["manifest"]["entries"] == 5
+    opening = json.loads((bucket.directory / entry(run, 1)).read_bytes())
+    assert {"chain", "seiops"} <= opening["info"].keys()
     assert found["storedBytes"] == sum((bucket.directory / page(*span)).stat().st_size for span in PAGES)
 
 

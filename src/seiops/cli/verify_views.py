@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -22,6 +23,7 @@ from rich.table import Table
 from seiops.digest.published import CheckedRecord
 from seiops.evidence.attestation import Attested
 from seiops.evidence.findings import Finding
+from seiops.evidence.render.text import printable
 from seiops.evidence.runs import Run
 from seiops.evidence.statement import Predicate
 from seiops.evidence.verify import Verification
@@ -68,18 +70,20 @@ class Bar:
 
 def _console() -> Console:
     console = Console(highlight=False, markup=True)
-    console.width = max(console.width, WIDTH)
+    if not console.is_terminal:
+        # nobody says how wide: a line stays a line
+        console.width = WIDTH
     return console
 
 
 def show_table(found: Verification) -> None:
     console = _console()
     if found.records:
-        console.print(_records(found), soft_wrap=True)
+        console.print(_records(found))
     # of a digest run the records say everything
     runs = [run for run in found.runs if run.kind != "digest"]
     if runs:
-        console.print(_runs(found.url, runs), soft_wrap=True)
+        console.print(_runs(found.url, runs))
     show_findings(console, found.findings, found.accepted, found.statements)
     console.print(_conclusion(found, runs))
 
@@ -100,7 +104,8 @@ def _plain(finding: Finding) -> str:
 
 
 def _escaped(text: str) -> str:
-    return text.replace("[", "\\[")
+    """Keys and documents are written by others: no markup and no control sequence of theirs reaches a terminal."""
+    return escape(printable(text))
 
 
 def _conclusion(found: Verification, runs: list[Run]) -> str:
@@ -118,7 +123,7 @@ def _conclusion(found: Verification, runs: list[Run]) -> str:
 
 
 def _records(found: Verification) -> Table:
-    table = Table(title=f"Digest records below {found.url}")
+    table = Table(title=f"Digest records below {_escaped(found.url)}")
     for name in ("height", "normalization", "verdict", "FlatKV / memiavl digest", "seal", "engine"):
         table.add_column(name, justify="right" if name == "height" else "left", no_wrap=name != "engine")
     for one in found.records:
@@ -129,21 +134,29 @@ def _records(found: Verification) -> Table:
 def _cells(one: CheckedRecord) -> tuple[str, ...]:
     record = one.record
     if one.problems:
-        return str(record.get("height", "?")), str(record.get("normalization", "?")), "[red]invalid", one.key, "", ""
+        told = str(record.get("height", "?")), str(record.get("normalization", "?"))
+        return *map(_escaped, told), "[red]invalid", _escaped(one.key), "", ""
     verdict = "[green]match" if one.match else "[red]mismatch"
     digests = _short(record["flatkv_digest"])
     if not one.match:
         digests += " / " + _short(record["memiavl_digest"])
     seal = f"{one.sha256[:16]}… {'as promised' if one.expected else 'recomputed'}"
-    return str(record["height"]), record["normalization"], verdict, digests, seal, str(record.get("engine", "seidb"))
+    return (
+        str(record["height"]),
+        record["normalization"],
+        verdict,
+        digests,
+        seal,
+        _escaped(str(record.get("engine", "seidb"))),
+    )
 
 
 def _short(digest: str) -> str:
-    return f"{digest[:16]}…{digest[-8:]}"
+    return _escaped(f"{digest[:16]}…{digest[-8:]}")
 
 
 def _runs(url: str, runs: list[Run]) -> Table:
-    table = Table(title=f"Runs below {url}")
+    table = Table(title=f"Runs below {_escaped(url)}")
     for name in ("run", "kind", "heights", "objects", "verdict", "ended", "manifest"):
         table.add_column(name, justify="right" if name in ("heights", "objects") else "left", no_wrap=True)
     for run in runs:
@@ -153,8 +166,9 @@ def _runs(url: str, runs: list[Run]) -> Table:
         if run.chain is not None:
             manifest = f"{len(run.chain.entries)} entries, " + ("[red]broken" if run.chain.breaks else "whole")
         ended = run.reason or ("yes" if run.finished else "open" if run.sealed else "not told")
-        cells = run.run or run.folder or "./", run.kind, heights, str(len(run.objects)), f"[{colour}]{run.verdict}[/]"
-        table.add_row(*cells, ended, manifest)
+        name = _escaped(run.run or run.folder or "./")
+        cells = name, run.kind, heights, str(len(run.objects)), f"[{colour}]{run.verdict}[/]"
+        table.add_row(*cells, _escaped(ended), manifest)
     return table
 
 
@@ -247,10 +261,13 @@ def _show_predicate(console: Console, said: Predicate, subjects: int) -> None:
     heights = f", heights {said.heights.start} to {said.heights.end}" if said.heights is not None else ""
     counts = ", ".join(f"{number} {verdict}" for verdict, number in sorted(said.counts.items()))
     taken = f" (accepted: {', '.join(said.accepted)})" if said.accepted else ""
-    console.print(f"chain {said.chain}{heights}: [bold]{said.verdict}[/]{taken}{'; ' + counts if counts else ''}")
+    console.print(
+        f"chain {_escaped(said.chain)}{heights}: [bold]{said.verdict}[/]{taken}{'; ' + counts if counts else ''}"
+    )
     for run in said.runs:
         head = f"manifest head {run.manifest.sha256[:16]}…" if run.manifest is not None else "without seals"
-        console.print(f"  {run.run or run.folder or './'}: {run.kind}, {run.objects} objects, {run.verdict}, {head}")
+        told = f"{run.run or run.folder or './'}: {run.kind}, {run.objects} objects, {run.verdict}, {head}"
+        console.print(f"  {_escaped(told)}")
     for one in said.digests:
         verdict = "match" if one.match else "mismatch"
         console.print(f"  digest {one.height} {one.normalization}: {verdict}, {_short(one.flatkv_digest)}")
@@ -268,4 +285,4 @@ def show_refusal(found: Verification) -> None:
 
 
 def fail(error: object) -> None:
-    print(f"Error: {error}", file=sys.stderr)
+    print(f"Error: {printable(error)}", file=sys.stderr)

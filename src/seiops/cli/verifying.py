@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from seiops.evidence.reader import named
 from seiops.evidence.verify import Verification
 from seiops.objectstore import Store, open_store
 
+_SEAL = re.compile(r"[0-9a-fA-F]{64}")
 FINE, NOT_CHECKED, FINDINGS = 0, 1, 2
 
 
@@ -54,15 +56,15 @@ def seals(given: list[str], result: Path | None) -> dict[str, str]:
     found: dict[str, str] = {}
     for pair in given:
         key, separator, value = pair.rpartition("=")
-        if not separator or not key:
-            raise CannotCheckError(f"--seal {pair}: write KEY=SHA256")
+        if not separator or not key or _SEAL.fullmatch(value) is None:
+            raise CannotCheckError(f"--seal {pair}: write KEY=SHA256, the latter as 64 hexadecimal digits")
         found[key] = value
     if result is not None:
         try:
             content = json.loads(result.read_text(encoding="utf-8"))
             content = content.get("result", content)
             objects = content["records"] if "records" in content else content.get("published") or [content]
-            found |= {entry["key"]: entry["sha256"] for entry in objects}
+            found |= {str(entry["key"]): str(entry["sha256"]) for entry in objects}
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise CannotCheckError(f"{result}: not the result of a task that published something: {error!r}") from error
     return found

@@ -67,6 +67,11 @@ def named(key: str) -> Named | None:
     return None
 
 
+def beside(key: str) -> bool:
+    """Whether an entry's key names an object of its own folder: not one elsewhere, and nothing a store cannot hold."""
+    return key.isprintable() and "/" not in key and key not in ("", ".", "..")
+
+
 @dataclass(slots=True)
 class Folder:
     """One prefix with evidence. `prefix` is empty or ends in a slash, relative to the store; everything else is relative to it.
@@ -134,7 +139,7 @@ class Chain:
 
     def objects(self) -> dict[str, Entry]:
         """The entry that counts for every object: of a key published again, the last."""
-        return {entry.key: entry for entry in self.entries if entry.key is not None}
+        return {entry.key: entry for entry in self.entries if entry.key is not None and beside(entry.key)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +155,7 @@ def claims(chains: Sequence[Chain]) -> dict[str, list[Claim]]:
     found: dict[str, list[Claim]] = {}
     for chain in sorted(chains, key=lambda chain: chain.entries[0].at if chain.entries else ""):
         for entry in chain.entries:
-            if entry.key is not None:
+            if entry.key is not None and beside(entry.key):
                 found.setdefault(entry.key, []).append(Claim(chain.run, entry))
     return found
 

@@ -15,7 +15,7 @@ from seiops.digest.record import tree_key
 from seiops.evidence.blocks import settled
 from seiops.evidence.checks import Checked
 from seiops.evidence.findings import Finding, Name
-from seiops.evidence.reader import BESIDE, Chain, Kind, named
+from seiops.evidence.reader import BESIDE, Chain, Kind, beside, named
 from seiops.shadow.manifest import STOPPED, Entry
 from seiops.shadow.verdicts import overall
 
@@ -162,6 +162,8 @@ def chain_findings(folder: str, chain: Chain) -> list[Finding]:
 def _contradiction(entry: Entry) -> str:
     if entry.key is None:
         return f"a {entry.kind} entry that names no object" if entry.kind in _ENTRY_KINDS else ""
+    if not beside(entry.key):
+        return f"names {entry.key!r}, which is no object beside its manifest"
     if entry.sha256 is None:
         return f"names {entry.key} without a seal"
     name = named(entry.key)
