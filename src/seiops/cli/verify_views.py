@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
 
@@ -99,6 +100,10 @@ def show_findings(console: Console, findings: list[Finding], accepted: list[Find
         console.print(f"[yellow]note[/] {_escaped(text)}", soft_wrap=True)
 
 
+def _many(counted: Sequence[object], name: str) -> str:
+    return f"1 {name}" if len(counted) == 1 else f"{len(counted)} {name}s"
+
+
 def _plain(finding: Finding) -> str:
     return _escaped(f"{finding} ({finding.name})")
 
@@ -109,23 +114,25 @@ def _escaped(text: str) -> str:
 
 
 def _conclusion(found: Verification, runs: list[Run]) -> str:
-    verdict = "[bold green]fine" if not found.findings else f"[bold red]{len(found.findings)} findings"
-    beside = f", {found.others} other objects not looked at" if found.others else ""
+    verdict = "[bold green]fine" if not found.findings else f"[bold red]{_many(found.findings, 'finding')}"
+    beside = f", {found.others} other object{'s' if found.others > 1 else ''} not looked at" if found.others else ""
     if not runs:
         manifests = sum(run.sealed for run in found.runs)
         chained = f", {manifests} manifest{'s' if manifests > 1 else ''} checked" if manifests else ""
-        return f"{verdict}[/]: {len(found.records)} records, each seal, digest and verdict recomputed{chained}{beside}"
+        return (
+            f"{verdict}[/]: {_many(found.records, 'record')}, each seal, digest and verdict recomputed{chained}{beside}"
+        )
     payload = sum(one.payload_bytes for one in found.objects)
     sealed = sum(1 for one in found.objects if one.task.entry is not None)
     without = len(found.objects) - sealed
     seals = f"{sealed} by the seal of a manifest" + (f", {without} without seals" if without else "")
-    return f"{verdict}[/]: {len(found.objects)} objects, {payload:,} bytes of payload, {seals}; every verdict recomputed{beside}"
+    return f"{verdict}[/]: {_many(found.objects, 'object')}, {payload:,} bytes of payload, {seals}; every verdict recomputed{beside}"
 
 
 def _records(found: Verification) -> Table:
     table = Table(title=f"Digest records below {_escaped(found.url)}")
     for name in ("height", "normalization", "verdict", "FlatKV / memiavl digest", "seal", "engine"):
-        table.add_column(name, justify="right" if name == "height" else "left", no_wrap=name != "engine")
+        table.add_column(name, justify="right" if name == "height" else "left", overflow="fold")
     for one in found.records:
         table.add_row(*_cells(one))
     return table
@@ -158,7 +165,8 @@ def _short(digest: str) -> str:
 def _runs(url: str, runs: list[Run]) -> Table:
     table = Table(title=f"Runs below {_escaped(url)}")
     for name in ("run", "kind", "heights", "objects", "verdict", "ended", "manifest"):
-        table.add_column(name, justify="right" if name in ("heights", "objects") else "left", no_wrap=True)
+        numbers = name in ("heights", "objects")
+        table.add_column(name, justify="right" if numbers else "left", no_wrap=numbers, overflow="fold")
     for run in runs:
         heights = f"{run.start}-{run.end}" if run.start is not None else "none"
         colour = "green" if run.verdict in ("clean", "match", "exported") else "red"
@@ -281,7 +289,7 @@ def show_refusal(found: Verification) -> None:
     """Why nothing was signed, on the error stream: standard output belongs to the attestation."""
     console = Console(stderr=True, highlight=False)
     show_findings(console, found.findings, found.accepted, found.statements)
-    console.print(f"[bold red]nothing was attested[/]: {len(found.findings)} findings")
+    console.print(f"[bold red]nothing was attested[/]: {_many(found.findings, 'finding')}")
 
 
 def fail(error: object) -> None:

@@ -21,6 +21,7 @@ _NAMES = {
     Kind.HASHLOG: "hash-log slice",
     Kind.DIGEST: "digest",
 }
+_ENTRIES = {"page": Kind.COMPARE, "export": Kind.EXPORT, "hashlog": Kind.HASHLOG, "digest": Kind.DIGEST}
 Watch = Callable[[int, int], None]
 """Told how much is done and how much there is."""
 
@@ -145,8 +146,9 @@ def _open(info: RunInfo, details: dict[str, Any]) -> None:
 
 def _object(info: RunInfo, entry: Entry) -> None:
     """One published object; of a key published twice only the entry that counts comes here."""
-    if entry.kind in ("hashlog", "digest"):
-        info.kind = _NAMES[Kind(entry.kind)]
+    if kind := _ENTRIES.get(entry.kind):
+        # what was published tells more than what was asked for
+        info.kind = _NAMES[kind]
     if (
         entry.kind in ("page", "export", "hashlog", "digest")
         and entry.start_height is not None

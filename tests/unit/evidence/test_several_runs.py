@@ -200,3 +200,15 @@ async def test_hash_log_rows_of_any_shape_are_findings_and_no_crash(store: Store
     text = f"block_number,changeset\n{row}\n"
     (tmp_path / "hashlog-1-1.csv.gz").write_bytes(gzip.compress(text.encode()))
     assert "content-invalid" in names(await verified(store))
+
+
+async def test_a_run_is_of_the_kind_it_published(store: Store) -> None:
+    writer = Writer(store, ChainHead("run-1"))
+    await writer.append(What("run", AT, info={"params": {}}))
+    await put_page(store, "", [clean(1)], writer)
+    await ended(writer, clean=1)
+    told = await summed(store)
+    assert ([run.kind for run in told.runs], [run.kind for run in (await verified(store)).runs]) == (
+        ["comparison"],
+        ["compare"],
+    )
