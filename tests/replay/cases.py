@@ -273,7 +273,8 @@ async def _run_case(lane: Lane, case: Case, controller: ControllerProcess | None
     if not found:
         found += judge_checks(expected, seen, rules)
     found += judge(Record.load(case.folder), record, rules)
-    await lane.close_namespace(case.namespace)
+    for namespace in (case.namespace, *sorted(run.also_opened)):
+        await lane.close_namespace(namespace)
     if found:
         return CaseResult(case.title, "fail", found[0], more=tuple(found[1:]))
     return CaseResult(case.title, "pass", differences=explained(lane.context.differences, rules.used))

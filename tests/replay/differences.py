@@ -60,9 +60,11 @@ class Matcher:
 
 def alike(pattern: Any, value: Any) -> bool:
     """The value holds at least what the pattern names; `*` in a text stands for any text, null for an absent member,
-    `{$above: n}` for a larger number."""
+    `{$above: n}` for a larger number, `{$any: pattern}` for a list with such an item."""
     if isinstance(pattern, dict) and set(pattern) == {"$above"}:
         return isinstance(value, int) and value > pattern["$above"]
+    if isinstance(pattern, dict) and set(pattern) == {"$any"}:
+        return isinstance(value, list) and any(alike(pattern["$any"], item) for item in value)
     if isinstance(pattern, dict):
         return isinstance(value, dict) and all(_member_alike(name, want, value) for name, want in pattern.items())
     if isinstance(pattern, list):

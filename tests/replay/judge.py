@@ -80,14 +80,24 @@ def _judge_resources(recorded: Record, produced: Record, rules: CaseRules, ends:
 
 
 def _judge_objects(recorded: Record, produced: Record, rules: CaseRules, ends: Ends) -> Iterator[str]:
-    for section in ("created", "userObjects"):
+    for section, other in (("created", "userObjects"), ("userObjects", "created")):
         theirs, ours = _by_name(recorded.objects[section]), _by_name(produced.objects[section])
+        _fetch(theirs, ours, _by_name(produced.objects[other]), _by_name(recorded.objects[other]))
         surplus = ours if section == "created" else {}
         for key in {**theirs, **surplus}:
             if _owners(theirs.get(key, {})) & ends.alone:
                 continue
             forms = ({key: object_form(side[key])} if key in side else {} for side in (theirs, ours))
             yield from (str(deviation) for deviation in rules.compare("objects", *forms))
+
+
+def _fetch(theirs: dict[str, Any], ours: dict[str, Any], elsewhere: dict[str, Any], recorded: dict[str, Any]) -> None:
+    """Whose an object is that the controller made and a user edited is a matter of view: it is compared all the same."""
+    for key in set(theirs) - set(ours):
+        if key in elsewhere and key not in recorded:
+            ours[key] = elsewhere[key]
+    for key in [key for key in ours if key not in theirs and key in recorded]:
+        del ours[key]
 
 
 def _owners(item: dict[str, Any]) -> set[str]:

@@ -29,13 +29,15 @@ class ScriptError(Exception):
 
 @dataclass
 class Run:
-    """One execution of a script. `checks` collects what `check` steps saw: `Kind/name path` -> value."""
+    """One execution of a script. `checks` collects what `check` steps saw: `Kind/name path` -> value; `also_opened`: the
+    namespaces that it needed besides its own."""
 
     lane: Lane
     namespace: str
     controller: ControllerProcess | None
     rules: CaseRules = field(default_factory=lambda: CaseRules([]))
     checks: dict[str, Any] = field(default_factory=dict)
+    also_opened: set[str] = field(default_factory=set)
 
     async def execute(self, steps: list[dict[str, Any]]) -> None:
         for step in steps:
@@ -80,11 +82,22 @@ class Run:
 
     async def _create(self, step: dict[str, Any]) -> None:
         manifest = step["manifest"]
+        if manifest["kind"] == "Namespace":
+            await self._open(manifest["metadata"]["name"])
+            return
         namespaced = KINDS[manifest["kind"]].namespaced
+        if namespaced:
+            await self._open(step.get("namespace") or self.namespace)
         stored = await self.lane.api.create(manifest, (step.get("namespace") or self.namespace) if namespaced else None)
         await self._seen(stored)
         if manifest["kind"] == "PersistentVolumeClaim":
             await self._bound(manifest)
+
+    async def _open(self, namespace: str) -> None:
+        """Another namespace is one that hosts SeiNodes like the case's own, with the controller's rights in it."""
+        if namespace != self.namespace and namespace not in self.also_opened:
+            await self.lane.open_namespace(namespace)
+            self.also_opened.add(namespace)
 
     async def _seen(self, stored: dict[str, Any]) -> None:
         """Until the recorder knows of a write of ours: what follows in the script must not look at an older state."""

@@ -101,7 +101,7 @@ def followed(states: Iterable[dict[str, Any]]) -> dict[str, list[Any]]:
         found[name] = _changes(state["status"].get(name) for state in states)
     for name in GATE_CONDITIONS:
         found[name] = _changes(_condition(state, name) for state in states if not _waits_for_binding(state, name))
-    found[PROBE] = _changes(_condition(state, PROBE) for state in states if not _pod_is_away(state))
+    found[PROBE] = _changes(_condition(state, PROBE) for state in states if not _samples_a_moment(state))
     return found
 
 
@@ -109,6 +109,12 @@ def _waits_for_binding(state: dict[str, Any], name: str) -> bool:
     """A claim that the cluster has not bound yet: whether a pass falls into that moment is chance."""
     message = (_condition(state, name) or {}).get("message", "")
     return '" phase is "Pending"' in message
+
+
+def _samples_a_moment(state: dict[str, Any]) -> bool:
+    """A probe that ran out of time, which we ask for once more, or met no Pod."""
+    message = (_condition(state, PROBE) or {}).get("message", "")
+    return message.endswith("context deadline exceeded") or _pod_is_away(state)
 
 
 def _pod_is_away(state: dict[str, Any]) -> bool:

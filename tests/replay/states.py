@@ -52,7 +52,10 @@ def compare_states(theirs: Incarnation, ours: Incarnation, rules: CaseRules) -> 
     last = matched[-1][1] if matched else 0
     cut = last < len(ours.lines) - 1
     alone = len(walk.ours) < len(produced)
-    parted = list(_followed(theirs.key, recorded[: end[0] + 1], produced[: last + 1], cut))
+    left_out = walk.left_out(path)
+    kept = [state for number, state in enumerate(recorded[: end[0] + 1]) if number not in left_out[0]]
+    made = [state for number, state in enumerate(produced[: last + 1]) if number not in left_out[1]]
+    parted = list(_followed(theirs.key, kept, made, cut))
     return Verdict(parted, ours.lines[last]["n"], cut, alone, _plan_pairs(theirs, ours, matched))
 
 
@@ -86,6 +89,16 @@ class _Walk:
         while self._from[path[-1]] != _START:
             path.append(self._from[path[-1]])
         return path[::-1]
+
+    def left_out(self, path: list[_Cell]) -> tuple[set[int], set[int]]:
+        """Numbers of the states on either side that a listed difference stepped over."""
+        theirs, ours = set(), set()
+        for cell in path:
+            if cell in self.steps_over and self._from[cell][1] != cell[1]:
+                ours.add(cell[1])
+            elif cell in self.steps_over:
+                theirs.add(cell[0])
+        return theirs, ours
 
     def settle(self, cell: _Cell, rules: CaseRules) -> None:
         """Note the listed differences that this step of the way needed."""

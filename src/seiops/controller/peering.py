@@ -180,5 +180,5 @@ def _instance_peer(instance: Instance) -> str | None:
     if _NODE_ID.fullmatch(node_id) is None or not host or "," in host or any(c <= " " or c == "\x7f" for c in host):
         return None
     given = instance.tags.get(EC2_TAG_P2P_PORT, "")
-    port = int(given) if re.fullmatch(r"\+?[0-9]{1,10}", given) and 0 < int(given) <= _MOST_PORT else P2P_PORT
+    port = int(given) if re.fullmatch(r"\+?0*[0-9]{1,10}", given) and 0 < int(given) <= _MOST_PORT else P2P_PORT
     return f"{node_id}@{host}:{port}"

@@ -33,7 +33,7 @@ from seiops.controller.kinds import SEI_NODES
 from seiops.controller.memory import NodeMemory, Unstored
 from seiops.controller.merge import merge_patch
 from seiops.controller.peering import static_problems
-from seiops.controller.plan import PlanInvalidError, awaits_bootstrap
+from seiops.controller.plan import PlanInvalidError, awaits_bootstrap, validate
 from seiops.controller.resources import RenderError, proxy_config, service
 from seiops.controller.statefulset import StatefulSetError
 from seiops.controller.world import World
@@ -140,7 +140,13 @@ async def _stages(node: SeiNode, raw: Obj, world: World) -> float | None:
 
 
 def _tell_spec(node: SeiNode) -> None:
-    """The spec could be carried out; what is wrong with its peers all the same stands in the condition."""
+    """Whether the spec could be carried out, also where nobody asks: a paused node, or one whose plan is older than an
+    edit. What is wrong with peers alone holds nothing up."""
+    try:
+        validate(node)
+    except PlanInvalidError as error:
+        set_spec_invalid(node, SpecReason.PLAN_INVALID, str(error))
+        return
     if problems := static_problems(node):
         set_spec_invalid(node, SpecReason.PEERS_INVALID, "; ".join(problems))
     else:

@@ -142,6 +142,7 @@ def _instance(node_id: str = ID, port: str = "", hosts: tuple[str, str, str, str
     [
         (_instance(), f"{ID}@h:26656"),
         (_instance(port="30000"), f"{ID}@h:30000"),
+        (_instance(port="+0000000000030"), f"{ID}@h:30"),
         (_instance(port="0"), f"{ID}@h:26656"),
         (_instance(port="many"), f"{ID}@h:26656"),
         (_instance(port="99999999999"), f"{ID}@h:26656"),

@@ -288,6 +288,16 @@ def test_d2_the_statefulset_waits_for_the_bootstrap_job() -> None:
     assert not plan.awaits_bootstrap(node(fullNode={"snapshot": ARCHIVE}))
 
 
+def test_d2_an_edit_does_not_take_the_volume_from_a_running_job() -> None:
+    found = node(fullNode={"snapshot": {**ARCHIVE, "bootstrapImage": "old"}})
+    bootstrapping, plain = plan.build_init(found, ctx()), plan.build_init(node(fullNode={"snapshot": ARCHIVE}), ctx())
+    edited = node(fullNode={"snapshot": ARCHIVE})
+    edited.status.phase, edited.status.plan = "Initializing", bootstrapping
+    assert plan.awaits_bootstrap(edited)
+    found.status.phase, found.status.plan = "Initializing", plain
+    assert not plan.awaits_bootstrap(found)
+
+
 def test_d7_config_validate_is_waited_for() -> None:
     assert plan.runner(TaskType.CONFIG_VALIDATE) is Runner.SIDECAR
     assert plan.runner(TaskType.MARK_READY) is Runner.SIDECAR_FORGET

@@ -224,3 +224,18 @@ def test_a_recording_that_ends_while_a_plan_lingers_is_a_beginning() -> None:
     found = judge(recorded, ours(full), CaseRules([]))
     # The final object is the one of that moment; only who owns which field is of the end.
     assert all("managedFields" in sentence for sentence in found), found
+
+
+def moved(record: Record) -> None:
+    record.objects["userObjects"].append(record.objects["created"].pop(0))
+
+
+def test_whose_an_edited_object_is_does_not_count() -> None:
+    altered, recorded = ours(Record.load(GATE)), Record.load(GATE)
+    moved(altered)
+    assert judge(recorded, altered, CaseRules([])) == []
+    altered.objects["userObjects"][-1]["metadata"]["labels"] = {}
+    assert judge(recorded, altered, CaseRules([])) != []
+    altered, recorded = ours(Record.load(GATE)), Record.load(GATE)
+    moved(recorded)
+    assert judge(recorded, altered, CaseRules([])) == []

@@ -136,3 +136,25 @@ def test_probes_of_a_pod_that_is_replaced_are_chance() -> None:
     at_rest = line(0, phase="Running", conditions={"SidecarReady": "True/Ready"})
     lost_at_rest = line(0, phase="Running", conditions={"SidecarReady": "False/NotReady"})
     assert compare_states(node(at_rest, lost_at_rest, at_rest), node(at_rest), NONE).parted != []
+
+
+def test_a_probe_that_ran_out_of_time_is_chance() -> None:
+    ready, late = (
+        line(0, phase="Running", conditions={"SidecarReady": f"{status}"})
+        for status in ("True/Ready", "Unknown/Unreachable")
+    )
+    late["status"]["conditions"][0]["message"] = (
+        'sidecar Healthz error: Get "http://a/v0/healthz": context deadline exceeded'
+    )
+    assert compare_states(node(ready, late, ready), node(ready), NONE).parted == []
+    late["status"]["conditions"][0]["message"] = "sidecar Healthz error: connection refused"
+    assert compare_states(node(ready, late, ready), node(ready), NONE).parted != []
+
+
+def test_probes_of_a_state_that_is_stepped_over_do_not_count(tmp_path: Path) -> None:
+    listed = rules(tmp_path, "      - {stream: status, extra: {status: {plan: {tasks: [{type: mark-ready}]}}}}\n")
+    rest = line(0, phase="Running", conditions={"SidecarReady": "True/Ready"})
+    again = plan("Active", type="mark-ready")
+    reopened = line(0, phase="Running", plan=again, conditions={"SidecarReady": "False/NotReady"})
+    assert compare_states(node(rest), node(rest, reopened, rest), listed).parted == []
+    assert compare_states(node(rest), node(rest, reopened, rest), NONE).parted != []

@@ -117,13 +117,14 @@ def uses_bootstrap_job(node: SeiNode) -> bool:
 def awaits_bootstrap(node: SeiNode) -> bool:
     """Whether the data volume still belongs to the bootstrap Job: the StatefulSet must wait (difference D2).
 
-    True for a bootstrap node until its init plan has completed `teardown-bootstrap`.
+    True for a bootstrap node until its init plan has completed `teardown-bootstrap`. Once there is a plan it decides: an
+    edit of the spec does not take the volume away from a Job that runs.
     """
-    if not uses_bootstrap_job(node) or node.status.phase not in ("", NodePhase.PENDING, NodePhase.INITIALIZING):
+    if node.status.phase not in ("", NodePhase.PENDING, NodePhase.INITIALIZING):
         return False
     plan = node.status.plan
     if plan is None:
-        return True
+        return uses_bootstrap_job(node)
     return any(task.type == TaskType.TEARDOWN_BOOTSTRAP and task.status != TaskStatus.COMPLETE for task in plan.tasks)
 
 
