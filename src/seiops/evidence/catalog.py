@@ -141,7 +141,7 @@ def _open(info: RunInfo, details: dict[str, Any]) -> None:
     if isinstance(nodes, dict):
         info.nodes = {str(side): node for side, node in nodes.items() if isinstance(node, dict)}
     networks = {str(node["network"]) for node in info.nodes.values() if node.get("network")}
-    info.chain = ", ".join(sorted(networks))
+    info.chain = ", ".join(sorted(networks)) or str(details.get("chain") or "")
 
 
 def _object(info: RunInfo, entry: Entry) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 
-from seiops.digest.published import check_record
+from seiops.digest.published import check_record, pair_problems
 from seiops.evidence.blocks import CODES, Finding, Line, LineError, judge, parse_line, settled
 from seiops.evidence.catalog import Item, Stock, Watch
 from seiops.evidence.reader import Kind, LongLineError, Reading
@@ -135,6 +135,7 @@ def _of_both(first: Finding, again: Finding) -> Finding:
 
 async def _digests(store: Store, stock: Stock, summary: Summary) -> None:
     items = stock.of(Kind.DIGEST)
+    all_checked = []
     async for item, checked in in_order(items, lambda item: check_record(store, item.key, ""), width=PAGES_AT_ONCE):
         promised = stock.seals.get(item.key)
         if promised and not checked.problems and checked.sha256 not in promised:
@@ -148,6 +149,9 @@ async def _digests(store: Store, stock: Stock, summary: Summary) -> None:
         )  # fmt: skip
         for problem in checked.problems:
             summary.problem(f"{item.key}: {problem}")
+        all_checked.append(checked)
+    for problem in pair_problems(all_checked):
+        summary.problem(problem)
 
 
 def _wanted(stock: Stock) -> tuple[int, int] | None:

@@ -187,6 +187,9 @@ def run_findings(run: Run, others: Sequence[Run]) -> list[Finding]:
     found = list(_holes(run)) if run.kind in PAGES else []
     if run.sealed:
         found += _ending(run, others)
+        if run.finished and not run.objects and not run.superseded:
+            text = "ended without a single object: nothing was compared, exported or digested"
+            found.append(Finding(Name.NOT_CLEAN, run.place, text, "vacuous"))
         if run.kind == Kind.COMPARE:
             found += _conclusion(run, others)
     if run.kind == Kind.COMPARE:

@@ -9,6 +9,9 @@ from typing import Any
 
 import pytest
 
+from seiops.digest.model import Backend
+from seiops.digest.record import Provenance, build_record, record_key
+from seiops.digest.seidb_report import parse_report
 from seiops.evidence.catalog import read_runs, take_stock
 from seiops.evidence.collect import gather
 from seiops.evidence.summary import Summary
@@ -16,7 +19,8 @@ from seiops.evidence.verify import Verification, verify
 from seiops.objectstore import Store, open_store, publish_gzip
 from seiops.shadow import rawjson
 from seiops.shadow.manifest import ChainHead, What, Writer
-from support.evidence import AT, clean, put_page, receipts_differ, undecided
+from support.digest_reports import report
+from support.evidence import AT, clean, put_json, put_page, receipts_differ, undecided
 from support.silent import Silent
 
 PARAMS = {"canonical_rpc": "http://canonical:26657", "migration": True, "survey": True}
@@ -212,3 +216,20 @@ async def test_a_run_is_of_the_kind_it_published(store: Store) -> None:
         ["comparison"],
         ["compare"],
     )
+
+
+async def test_an_end_without_anything_is_not_fine(store: Store) -> None:
+    await ended(await begun(store, "run-1"))
+    assert names(await verified(store)) == ["not-clean"]
+    assert (await verified(store, "vacuous")).findings == []
+
+
+async def test_one_digest_without_the_other_proves_nothing(store: Store) -> None:
+    side = parse_report(report(), Backend.FLATKV, 100)
+    for normalization, findings, verdict in (
+        ("semantic", ["records-disagree"], "incomplete"),
+        ("translator", [], "clean"),
+    ):
+        record = build_record(100, normalization, side, side, AT, Provenance("native", {"native": "0.1.0"}))
+        await put_json(store, record_key("", 100, normalization), record)
+        assert (names(await verified(store)), (await summed(store)).verdict) == (findings, verdict)

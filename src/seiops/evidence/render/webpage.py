@@ -63,8 +63,9 @@ def _banner(summary: Summary) -> Html:
         facts.append(("Heights", f"{number(summary.ledger.first)} to {number(summary.ledger.last)}"))
     if summary.earliest:
         facts.append(("Compared", _when(summary.earliest, summary.latest)))
-    facts.append(("Pages", _pages(summary)))
-    facts.append(("Checked", f"{number(summary.txs)} transactions, {number(summary.keys)} state keys"))
+    if summary.pages:
+        facts.append(("Pages", _pages(summary)))
+        facts.append(("Checked", f"{number(summary.txs)} transactions, {number(summary.keys)} state keys"))
     figures = [_figure("blocks compared", number(summary.blocks), "")]
     figures += [
         _figure(name, number(count), name, percent(count, total))
@@ -98,7 +99,9 @@ def _figure(name: str, value: str, style: str, share: str = "") -> Html:
     return tag("li", *inner, class_=f"figure f-{style or 'all'}{zero}")
 
 
-def _advice(found: Sequence[Advice]) -> Html:
+def _advice(found: Sequence[Advice]) -> Html | None:
+    if not found:
+        return None
     lists = []
     for weight, heading in (("act", "What to do next"), ("know", "What to know")):
         items = [
