@@ -75,6 +75,8 @@ async def test_killed_process_repeats_at_most_an_unfinished_page(tmp_path: Path)
             task = await until(url, task_id, lambda task: task["status"] != "running")
     assert _heights(tmp_path) == list(range(1, 201))
     assert task["result"]["counts"] == {"clean": 200}
+    found = await verify(open_store(f"file://{tmp_path}/bucket/run"), "run", Silent())
+    assert (found.findings, [run.counts for run in found.runs]) == ([], [{"clean": 200}])
 
 
 async def test_deleted_survey_publishes_its_rest_and_stays_deleted(tmp_path: Path) -> None:
