@@ -177,8 +177,10 @@ async def _draw(fleet: _Fleet, namespaces: bool, with_heights: bool) -> None:
             shown = _worst_first(rows)[:room]
             table = drawn(shown, width=console.width, namespaces=namespaces, heights=with_heights)
             live.update(Group(summary(rows), table), refresh=True)
+            # Not wait_for: before Python 3.12 it loses a Ctrl-C that comes together with a change.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(fleet.touched.wait(), 1.0)
+                async with asyncio.timeout(1.0):
+                    await fleet.touched.wait()
             fleet.touched.clear()
             await asyncio.sleep(REDRAW)
 

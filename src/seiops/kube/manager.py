@@ -163,7 +163,8 @@ class Manager:
                 controller.queue.close()
             if working is not None:
                 try:
-                    await asyncio.wait_for(working, self._drain)
+                    async with asyncio.timeout(self._drain):
+                        await working
                 except TimeoutError:
                     log.warning("passes were cut off at the end of the shutdown budget", seconds=self._drain)
             for task in watching:

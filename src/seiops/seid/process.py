@@ -126,7 +126,9 @@ class Handle:
         gone = asyncio.Event()
         loop.add_reader(self._descriptor, gone.set)
         try:
-            await asyncio.wait_for(gone.wait(), within_s)
+            # Not wait_for: before Python 3.12 it loses a cancellation that comes together with the end.
+            async with asyncio.timeout(within_s):
+                await gone.wait()
         except TimeoutError:
             return not self.alive
         finally:

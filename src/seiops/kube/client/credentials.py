@@ -96,7 +96,8 @@ class ExecToken:
         except OSError as error:
             raise ConfigError(f"credential plugin {self.command[0]!r} cannot be run: {error.strerror}") from error
         try:
-            output, _ = await asyncio.wait_for(process.communicate(), EXEC_DEADLINE)
+            async with asyncio.timeout(EXEC_DEADLINE):
+                output, _ = await process.communicate()
         except TimeoutError:
             process.kill()
             await process.wait()
