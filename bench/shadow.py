@@ -204,7 +204,7 @@ class _Quiet:
     def stuck(self, height: int, error: str) -> None: ...
     def passed_over(self, height: int) -> None: ...
     def published(self, start: int, end: int) -> None: ...
-    def heads(self, shadow: int) -> None: ...
+    def heads(self, shadow: int, canonical: int | None) -> None: ...
 
 
 def _shelf(scratch: Path) -> Shelf:
@@ -249,9 +249,13 @@ async def compare(latency_ms: float, seconds: float) -> Measured:
             # one round over the recording, so that the nodes answer from memory
             warm = Course(421, end=540, survey=True)
             quiet = logging.getLogger("bench")
-            await Loop(comparator, _shelf(Path(scratch)), warm, latest, _Quiet(), quiet).run()
+            await Loop(
+                comparator, _shelf(Path(scratch)), warm, latest, comparator.canonical.comet.head, _Quiet(), quiet
+            ).run()
             course = Course(541, survey=True)
-            loop = Loop(comparator, _shelf(Path(scratch)), course, latest, watcher, quiet)
+            loop = Loop(
+                comparator, _shelf(Path(scratch)), course, latest, comparator.canonical.comet.head, watcher, quiet
+            )
             clock = _Clock([ours, theirs])
             running = asyncio.ensure_future(loop.run())
             await asyncio.wait({running}, timeout=seconds)

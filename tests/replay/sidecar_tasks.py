@@ -17,7 +17,7 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
-from replay import sidecar_canned, sidecar_compare
+from replay import sidecar_canned, sidecar_compare, sidecar_lines
 from replay.sidecar_compare import Comparison, body, mask, mask_text, member_order
 from replay.sidecar_servers import Stored
 from replay.sidecar_stage import FakeSeid, NotPosableError, Stage, content
@@ -70,7 +70,7 @@ async def pose(world: World, name: str, recorded: dict[str, Any]) -> None:
     if name in NOT_POSABLE:
         world.skip(name, NOT_POSABLE[name])
         return
-    comparison = world.comparison(name)
+    comparison = world.comparison(name, recorded["rpc_requests"])
     try:
         async with world.stage(name) as stage:
             scene = Scene(stage, recorded, comparison, world.golden)
@@ -479,6 +479,9 @@ def _same_lines(recorded: dict[str, Any], produced: dict[str, Any], lost: set[in
         for height in map(str, lost):
             theirs.pop(height, None)
             ours.pop(height, None)
+    for line in theirs.values():
+        if isinstance(line, dict):
+            sidecar_lines.mark_spelling(line)
     for height in theirs.keys() & ours.keys():
         _same_errors(theirs[height], ours[height])
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from replay.differences import DifferenceBook
 from replay.report import CaseResult
@@ -27,8 +28,9 @@ class World:
     def wants(self, case: str) -> bool:
         return fnmatch.fnmatchcase(case, self.pattern)
 
-    def comparison(self, case: str) -> Comparison:
-        return Comparison(f"sidecar/{case}", self.book.for_case("sidecar", case), self.book)
+    def comparison(self, case: str, requests: Sequence[Any] = ()) -> Comparison:
+        """`requests`: those the case recorded, with their answers, for differences that depend on them."""
+        return Comparison(f"sidecar/{case}", self.book.for_case("sidecar", case, requests), self.book)
 
     def skip(self, case: str, reason: str) -> None:
         self.emit(CaseResult(f"sidecar/{case}", "skip", reason))

@@ -283,6 +283,7 @@ class Heard:
     gaps: list[int] = field(default_factory=list)
     pages: list[tuple[int, int]] = field(default_factory=list)
     head: int = 0
+    canonical_head: int | None = None
     page: asyncio.Event = field(default_factory=asyncio.Event)
     reached: dict[int, asyncio.Event] = field(default_factory=lambda: defaultdict(asyncio.Event))
 
@@ -303,8 +304,9 @@ class Heard:
         self.pages.append((start, end))
         self.page.set()
 
-    def heads(self, shadow: int) -> None:
+    def heads(self, shadow: int, canonical: int | None) -> None:
         self.head = shadow
+        self.canonical_head = canonical
 
 
 def shelf_in(home: Path, store: Store | None = None, prefix: str = "run/") -> Shelf:
@@ -323,7 +325,7 @@ def loop_for(comparator: Comparator, shelf: Shelf, node: Node, heard: Heard, cou
     async def latest() -> int:
         return node.latest
 
-    return Loop(comparator, shelf, course, latest, heard, logging.getLogger("test"))
+    return Loop(comparator, shelf, course, latest, comparator.canonical.comet.head, heard, logging.getLogger("test"))
 
 
 def pages_in(home: Path) -> dict[str, list[dict[str, Any]]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from collections.abc import Sequence
 from http import HTTPStatus
 from typing import NamedTuple
@@ -17,6 +18,7 @@ import aiohttp
 import msgspec
 
 from seiops.seid.comet import REQUEST_TIMEOUT_S, CometClient, CometError
+from seiops.seid.observing import Nobody, Observer, named
 
 BATCH_CALLS = 10
 _ROOMY_BYTES = 4 << 20
@@ -91,13 +93,35 @@ _encode = msgspec.json.Encoder().encode
 class BulkReader:
     """One node's blocks. The session is the caller's; `timeout_s` is the deadline of each request."""
 
-    def __init__(self, base_url: str, session: aiohttp.ClientSession, *, timeout_s: float = REQUEST_TIMEOUT_S) -> None:
+    def __init__(
+        self,
+        base_url: str,
+        session: aiohttp.ClientSession,
+        *,
+        timeout_s: float = REQUEST_TIMEOUT_S,
+        observer: Observer | None = None,
+    ) -> None:
         self.client = CometClient(base_url, session, timeout_s=timeout_s)
         self._session = session
         self._timeout = aiohttp.ClientTimeout(total=timeout_s)
         self._gets = asyncio.Semaphore(_PARALLEL_GETS)
         self._batch = BATCH_CALLS
         self._takes_posts = True
+        self._observer = observer or Nobody()
+
+    async def head(self) -> int:
+        """The latest height. Raises CometError, also for a node that has none yet."""
+        started = time.monotonic()
+        try:
+            latest = (await self.client.status()).height
+            if latest <= 0:
+                raise CometError(f"latest_block_height is {latest}, node may still be syncing")
+        except CometError as error:
+            self._observer.failed("status", error)
+            raise
+        finally:
+            self._observer.asked("status", time.monotonic() - started)
+        return latest
 
     async def read(self, wants: Sequence[Want]) -> list[bytes | CometError]:
         """Bare results in the order asked; an error in the place of each that could not be read."""
@@ -105,12 +129,18 @@ class BulkReader:
         if self._takes_posts and size > 1:
             chunks = [wants[start : start + size] for start in range(0, len(wants), size)]
             answers = await asyncio.gather(*(self._posted(chunk) for chunk in chunks))
-            return [answer for chunk in answers for answer in chunk]
-        return list(await asyncio.gather(*(self._got(want) for want in wants)))
+            return self._told(wants, [answer for chunk in answers for answer in chunk])
+        return self._told(wants, list(await asyncio.gather(*(self._got(want) for want in wants))))
 
     async def read_as_served(self, wants: Sequence[Want]) -> list[bytes | CometError]:
         """The answers as a `GET` returns them, envelope included; errors dressed as answers are errors here, too."""
-        return list(await asyncio.gather(*(self._got_as_served(want) for want in wants)))
+        return self._told(wants, list(await asyncio.gather(*(self._got_as_served(want) for want in wants))))
+
+    def _told(self, wants: Sequence[Want], answers: list[bytes | CometError]) -> list[bytes | CometError]:
+        for want, answer in zip(wants, answers, strict=True):
+            if isinstance(answer, CometError):
+                self._observer.failed(want.method, answer)
+        return answers
 
     async def _posted(self, wants: Sequence[Want]) -> list[bytes | CometError]:
         try:
@@ -130,6 +160,7 @@ class BulkReader:
         requests = [_Request(i, want.method, {"height": str(want.height)}) for i, want in enumerate(wants)]
         url = f"{self.client.base_url}/"
         headers = {"Content-Type": "application/json"}
+        started = time.monotonic()
         try:
             async with self._session.post(
                 url, data=_encode(requests), headers=headers, timeout=self._timeout
@@ -145,6 +176,8 @@ class BulkReader:
             raise CometError(f"POST {url}: no answer within {self._timeout.total:g} s") from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise CometError(f"POST {url}: {error or type(error).__name__}") from error
+        finally:
+            self._observer.asked(named({want.method for want in wants}), time.monotonic() - started)
         return None
 
     async def _got(self, want: Want) -> bytes | CometError:
@@ -153,11 +186,14 @@ class BulkReader:
 
     async def _got_as_served(self, want: Want) -> bytes | CometError:
         async with self._gets:
+            started = time.monotonic()
             try:
                 body = await self.client.raw(want.path)
                 check_answer(body, want.path)
             except CometError as error:
                 return error
+            finally:
+                self._observer.asked(want.method, time.monotonic() - started)
         return body
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any, NamedTuple
@@ -15,6 +16,8 @@ from urllib.parse import urlsplit
 
 import aiohttp
 import msgspec
+
+from seiops.seid.observing import Nobody, Observer, named
 
 REQUEST_TIMEOUT_S = 30.0
 BATCH_CALLS = 200
@@ -91,7 +94,14 @@ def check_url(url: str) -> None:
 class EvmClient:
     """One endpoint over HTTP. The session is the caller's."""
 
-    def __init__(self, url: str, session: aiohttp.ClientSession, *, timeout_s: float = REQUEST_TIMEOUT_S) -> None:
+    def __init__(
+        self,
+        url: str,
+        session: aiohttp.ClientSession,
+        *,
+        timeout_s: float = REQUEST_TIMEOUT_S,
+        observer: Observer | None = None,
+    ) -> None:
         """Raises ValueError for a URL that is not HTTP."""
         check_url(url)
         self.url = url
@@ -100,10 +110,18 @@ class EvmClient:
         self._timeout_s = timeout_s
         self._batch_calls = BATCH_CALLS
         self._takes_batches = True
+        self._observer = observer or Nobody()
 
     async def call(self, method: str, params: Sequence[Any]) -> bytes:
         """The raw JSON of the result. Raises EvmError."""
-        status, body = await self._post(_encode(_Request(1, method, params)))
+        try:
+            return await self._call(method, params)
+        except EvmError as error:
+            self._observer.failed(method, error)
+            raise
+
+    async def _call(self, method: str, params: Sequence[Any]) -> bytes:
+        status, body = await self._post(_encode(_Request(1, method, params)), method)
         try:
             reply = _reply.decode(body)
         except msgspec.MsgspecError as error:
@@ -119,7 +137,11 @@ class EvmClient:
         """The raw results in the order of the calls, an EvmError in the place of each that failed."""
         chunks = [calls[start : start + self._batch_calls] for start in range(0, len(calls), self._batch_calls)]
         answers = await asyncio.gather(*(self._chunk(chunk) for chunk in chunks))
-        return [answer for chunk in answers for answer in chunk]
+        found = [answer for chunk in answers for answer in chunk]
+        for call, answer in zip(calls, found, strict=True):
+            if isinstance(answer, EvmError):
+                self._observer.failed(call.method, answer)
+        return found
 
     async def _chunk(self, calls: Sequence[Call]) -> list[bytes | EvmError]:
         if len(calls) == 1 or not self._takes_batches:
@@ -138,7 +160,8 @@ class EvmClient:
             return [error] * len(calls)
 
     async def _batched(self, calls: Sequence[Call]) -> list[bytes | EvmError]:
-        status, body = await self._post(_encode([_Request(i, *call) for i, call in enumerate(calls)]))
+        asked = named({call.method for call in calls})
+        status, body = await self._post(_encode([_Request(i, *call) for i, call in enumerate(calls)]), asked)
         if status in (HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.TOO_MANY_REQUESTS):
             raise _BatchRefusedError(for_good=False)
         if status in (HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.BAD_REQUEST):
@@ -165,14 +188,15 @@ class EvmClient:
         async def one(call: Call) -> bytes | EvmError:
             async with gate:
                 try:
-                    return await self.call(call.method, call.params)
+                    return await self._call(call.method, call.params)
                 except EvmError as error:
                     return error
 
         return list(await asyncio.gather(*(one(call) for call in calls)))
 
-    async def _post(self, body: bytes) -> tuple[int, bytes]:
+    async def _post(self, body: bytes, asked: str) -> tuple[int, bytes]:
         headers = {"Content-Type": "application/json"}
+        started = time.monotonic()
         try:
             async with self._session.post(self.url, data=body, headers=headers, timeout=self._timeout) as answer:
                 if (answer.content_length or 0) > MAX_ANSWER_BYTES:
@@ -182,6 +206,8 @@ class EvmClient:
             raise EvmError(f'Post "{self.url}": no answer within {self._timeout_s:g} s') from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise EvmError(f'Post "{self.url}": {error or type(error).__name__}') from error
+        finally:
+            self._observer.asked(asked, time.monotonic() - started)
 
 
 class _BatchRefusedError(Exception):

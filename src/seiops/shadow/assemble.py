@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import aiohttp
 
 from seiops.seid.bulk import BulkReader
 from seiops.seid.evm import EvmClient
+from seiops.seid.observing import Nobody, Observer
 from seiops.shadow.compare import Comparator
 from seiops.shadow.request import Request, RequestError
 from seiops.shadow.sides import Side
@@ -16,37 +20,56 @@ TRACE_TIMEOUT_S = 60.0
 READ_TIMEOUT_S = 30.0
 
 
-def comparator(request: Request, session: aiohttp.ClientSession, first: int, after_snapshot: int = 0) -> Comparator:
+Observers = Callable[[str], Observer]
+"""Who hears of the requests to a side: `shadow`, `canonical`, or `trace` for a tracer that is neither."""
+
+
+def _nobody(side: str) -> Observer:
+    return Nobody()
+
+
+def comparator(
+    request: Request,
+    session: aiohttp.ClientSession,
+    first: int,
+    after_snapshot: int = 0,
+    observers: Observers = _nobody,
+) -> Comparator:
     """Raises RequestError for endpoints and accounts that cannot be used; nothing is asked yet."""
     try:
         always = watched(request.watch_accounts)
     except TraceError as error:
         raise RequestError(f"result-export: watchAccounts: {error}") from error
-    shadow = Side("shadow", BulkReader(request.rpc_endpoint, session))
-    canonical = Side("canonical", BulkReader(request.canonical_rpc, session))
+    shadow = Side("shadow", BulkReader(request.rpc_endpoint, session, observer=observers("shadow")))
+    canonical = Side("canonical", BulkReader(request.canonical_rpc, session, observer=observers("canonical")))
     tracers: tuple[Tracer, ...] = ()
     if request.state:
-        shadow.evm = _dial("dialing shadow EVM RPC", request.shadow_evm_rpc, session)
-        canonical.evm = _dial("dialing canonical EVM RPC", request.canonical_evm_rpc, session)
-        tracers = tuple(_tracers(request, session))
+        dial = partial(_dial, session)
+        shadow.evm = dial("dialing shadow EVM RPC", request.shadow_evm_rpc, observers("shadow"))
+        canonical.evm = dial("dialing canonical EVM RPC", request.canonical_evm_rpc, observers("canonical"))
+        tracers = tuple(_tracers(request, session, observers))
     return Comparator(shadow, canonical, request.depth(first, after_snapshot), tracers, watched=always)
 
 
-def _dial(what: str, url: str, session: aiohttp.ClientSession, timeout_s: float = READ_TIMEOUT_S) -> EvmClient:
+def _dial(
+    session: aiohttp.ClientSession, what: str, url: str, observer: Observer, timeout_s: float = READ_TIMEOUT_S
+) -> EvmClient:
     try:
-        return EvmClient(url, session, timeout_s=timeout_s)
+        return EvmClient(url, session, timeout_s=timeout_s, observer=observer)
     except ValueError as error:
         raise RequestError(f"{what}: {error}") from error
 
 
-def _tracers(request: Request, session: aiohttp.ClientSession) -> list[Tracer]:
+def _tracers(request: Request, session: aiohttp.ClientSession, observers: Observers) -> list[Tracer]:
     """The asked-for source first; the union with both sides' own traces finds what only one of them touched."""
     source = request.trace_rpc or request.canonical_evm_rpc
     what = f'building trace key source: dialing EVM RPC "{source}"'
     main = "shadow" if source == request.shadow_evm_rpc else "canonical"
-    found = [Tracer(main, _dial(what, source, session, TRACE_TIMEOUT_S))]
+    heard = main if source in (request.shadow_evm_rpc, request.canonical_evm_rpc) else "trace"
+    found = [Tracer(main, _dial(session, what, source, observers(heard), TRACE_TIMEOUT_S))]
     if request.trace_sides == "both":
         for side, url in (("canonical", request.canonical_evm_rpc), ("shadow", request.shadow_evm_rpc)):
             if url != source:
-                found.append(Tracer(side, _dial(what, url, session, TRACE_TIMEOUT_S), optional=True))
+                client = _dial(session, what, url, observers(side), TRACE_TIMEOUT_S)
+                found.append(Tracer(side, client, optional=True))
     return found

@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from seiops.seid.bulk import HeightNotReadyError, HeightPrunedError, Want
+from seiops.seid.bulk import HeightNotReadyError, Want
 from seiops.seid.comet import CometError
 from seiops.seid.evm import EvmError
+from seiops.shadow.faults import why
 from seiops.shadow.receipts import (
     Block,
     ReceiptComparison,
@@ -30,7 +31,7 @@ from seiops.shadow.roots import results_root
 from seiops.shadow.sides import Patience, Side, read_blocks, read_state
 from seiops.shadow.statereads import StateComparison, compare_state, keys_of
 from seiops.shadow.touched import Touched, TraceError
-from seiops.shadow.tracing import Trace, Tracer, held_against, is_busy, traced
+from seiops.shadow.tracing import Trace, Tracer, held_against, traced
 from seiops.shadow.verdicts import Compared, HeaderComparison, Unread
 
 
@@ -165,7 +166,7 @@ class Comparator:
                 text = f"querying {side} block_results at height {height}: {error}"
                 if isinstance(error, HeightNotReadyError):
                     block.not_ready = text
-                return unreadable(_why(error), text)
+                return unreadable(why(error), text)
         try:
             return compare_receipts(block.results["shadow"], block.results["canonical"], txs, self.depth.rules)
         except ShapeError as error:
@@ -208,7 +209,7 @@ class Comparator:
         prefix = f"resolving touched accounts at height {height}: debug_traceBlockByNumber at height {height}: "
         if isinstance(found, Exception):
             layer2.problems.append(f"{prefix}{found}")
-            layer2.reason = layer2.reason or _why(found)
+            layer2.reason = layer2.reason or why(found)
             if isinstance(found, EvmError) and found.not_ready:
                 block.not_ready = layer2.problems[-1]
         else:
@@ -292,14 +293,3 @@ def _roots(results: dict[str, Results]) -> tuple[str, str] | None:
         return ours, ours if shadow.raw == canonical.raw else results_root(canonical)
     except ShapeError:
         return None
-
-
-def _why(error: Exception) -> str:
-    text = str(error)
-    if isinstance(error, HeightNotReadyError) or (isinstance(error, EvmError) and error.not_ready):
-        return "not-ready"
-    if isinstance(error, HeightPrunedError) or "pruned" in text or "max lookback" in text:
-        return "pruned"
-    if is_busy(error) or "execution timeout" in text:
-        return "trace-limit"
-    return "timeout" if "no answer within" in text else "rpc"

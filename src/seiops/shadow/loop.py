@@ -14,8 +14,10 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from seiops.objectstore import StoreError
+from seiops.seid.comet import CometError
 from seiops.shadow import reports
 from seiops.shadow.compare import Comparator
+from seiops.shadow.direction import ADVICE, canonical_is_ahead
 from seiops.shadow.manifest import What
 from seiops.shadow.pages import COMPARE_PAGE, Shelf, compare_key, now, report_key
 from seiops.shadow.pipeline import carried_through, groups, in_order
@@ -30,6 +32,8 @@ STUCK_S = 300.0
 """After so long at one height the loop says so, loudly."""
 NOT_READY_S = 60.0
 """How long results of a stored block may be missing before that is a finding."""
+OVERTAKEN = "overtaken"
+"""Why a strict run ended whose canonical node is no longer ahead."""
 
 
 class Watcher(Protocol):
@@ -40,7 +44,7 @@ class Watcher(Protocol):
     def stuck(self, height: int, error: str) -> None: ...
     def passed_over(self, height: int) -> None: ...
     def published(self, start: int, end: int) -> None: ...
-    def heads(self, shadow: int) -> None: ...
+    def heads(self, shadow: int, canonical: int | None) -> None: ...
 
 
 class FlushError(Exception):
@@ -55,7 +59,8 @@ class FlushError(Exception):
 @dataclass(frozen=True, slots=True)
 class Course:
     """From where to where, and what ends it. `end` 0 follows the chain. `gap_after_s`: pass over a height that could
-    not be read for so long (0: never), in a survey only. `poll_s`: the wait for new blocks.
+    not be read for so long (0: never), in a survey only. `poll_s`: the wait for new blocks. `direction`: whether a canonical
+    node that is no longer ahead after a page is not looked at (`off`), said (`warn`), or ends the run (`strict`).
     """
 
     start: int
@@ -63,6 +68,7 @@ class Course:
     survey: bool = False
     gap_after_s: float = 0.0
     poll_s: float = POLL_S
+    direction: str = "off"
 
 
 @dataclass(slots=True)
@@ -85,12 +91,13 @@ Annotate = Callable[[Compared], None]
 
 @dataclass(slots=True)
 class Loop:
-    """One run. `latest` asks the shadow for its height and raises CometError. Call `run` once."""
+    """One run. `latest` and `canonical_latest` ask a node for its height and raise CometError. Call `run` once."""
 
     comparator: Comparator
     shelf: Shelf
     course: Course
     latest: Callable[[], Awaitable[int]]
+    canonical_latest: Callable[[], Awaitable[int]]
     watcher: Watcher
     log: logging.Logger
     settle: Settle | None = None
@@ -101,11 +108,14 @@ class Loop:
     report_errors: list[str] = field(default_factory=list)
     own_results: dict[str, int] = field(default_factory=lambda: {"checked": 0, "shadow": 0, "canonical": 0})
     """Headers held against the receipts of the block before, and how often each side's own did not fit."""
+    overtaken_at: int | None = None
+    """The first height after whose page the canonical node was not ahead (T7)."""
+    _behind: bool = False
     _stuck: _Stuck = field(default_factory=_Stuck)
     _before: Compared | None = None
 
     async def run(self) -> str:
-        """Why it ended: `end-height` or `divergence`, `indeterminate`. Raises FlushError, CancelledError.
+        """Why it ended: `end-height`, `divergence`, `indeterminate` or `overtaken`. Raises FlushError, CancelledError.
 
         When cancelled, a survey publishes its trailing page first, within ten seconds; the cancellation goes on from there.
         """
@@ -162,14 +172,42 @@ class Loop:
     async def _wait_for_blocks(self) -> int:
         while True:
             try:
-                latest = await self.latest()
+                latest, _ = await self._heads()
             except Exception as error:
                 self.log.debug("shadow RPC unavailable, will retry", extra={"attrs": {"err": str(error)}})
             else:
-                self.watcher.heads(latest)
                 if self.height <= latest:
                     return min(latest, self.course.end or latest)
             await asyncio.sleep(self.course.poll_s)
+
+    async def _heads(self) -> tuple[int, int | None]:
+        """Both nodes' latest heights, None for a canonical node that does not tell. Raises what `latest` raises."""
+        shadow, canonical = await asyncio.gather(self.latest(), self.canonical_latest(), return_exceptions=True)
+        if isinstance(shadow, BaseException):
+            raise shadow
+        known = canonical if isinstance(canonical, int) else None
+        self.watcher.heads(shadow, known)
+        return shadow, known
+
+    async def _recheck_direction(self) -> str:
+        """`overtaken` where that ends the run. What a node does not tell is judged after the next page."""
+        if self.course.direction == "off":
+            return ""
+        try:
+            shadow, canonical = await self._heads()
+        except CometError:
+            return ""
+        if canonical is None:
+            return ""
+        was_behind, self._behind = self._behind, not canonical_is_ahead(shadow, canonical, self.course.end)
+        if not self._behind:
+            return ""
+        if not was_behind:
+            attrs = {"shadow": shadow, "canonical": canonical, "advice": ADVICE}
+            self._warn("canonical node is no longer ahead", attrs)
+        if self.overtaken_at is None:
+            self.overtaken_at = self.height - 1
+        return OVERTAKEN if self.course.direction == "strict" else ""
 
     async def _compare_up_to(self, limit: int) -> str:
         """Compares up to `limit` or the first height that cannot be read; a text when the run is over."""
@@ -225,8 +263,7 @@ class Loop:
             gap = Gap(unread.height, now(), self.comparator.depth.migration, unread.error)
             self.watcher.stuck(unread.height, unread.error)
             self.watcher.passed_over(unread.height)
-            await self._add(gap)
-            return ""
+            return await self._add(gap)
         await asyncio.sleep(self.course.poll_s)
         return ""
 
@@ -235,14 +272,12 @@ class Loop:
         self.watcher.compared(block)
         layer = block.divergence_layer
         if layer is None or (block.expected_gap and not self.course.survey):
-            await self._add(block)
-            return ""
+            return await self._add(block)
         self.watcher.diverged(layer)
         if self.course.survey:
             attrs = {"height": block.height, "divergence-layer": layer}
             self.log.info("divergence recorded; continuing (survey mode)", extra={"attrs": attrs})
-            await self._add(block)
-            return ""
+            return await self._add(block)
         await self._halt(block, layer)
         return "indeterminate" if block.verdict == "indeterminate" else "divergence"
 
@@ -258,11 +293,14 @@ class Loop:
         for side, fit in zip(("shadow", "canonical"), fits, strict=True):
             self.own_results[side] += not fit
 
-    async def _add(self, block: Compared | Gap) -> None:
+    async def _add(self, block: Compared | Gap) -> str:
+        """A text when the page it filled was the run's last."""
         self.page.append(block)
         self.height = block.height + 1
-        if len(self.page) >= COMPARE_PAGE:
-            await self._flush("flushing comparison page")
+        if len(self.page) < COMPARE_PAGE:
+            return ""
+        await self._flush("flushing comparison page")
+        return await self._recheck_direction()
 
     async def _flush(self, what: str) -> None:
         start, end = self.page[0].height, self.page[-1].height

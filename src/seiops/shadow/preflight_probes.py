@@ -12,13 +12,13 @@ import orjson
 from seiops.seid.bulk import Want
 from seiops.seid.comet import CometError
 from seiops.seid.evm import Call, EvmError
+from seiops.shadow import direction
 from seiops.shadow.preflight_facts import engines, family, heights, value, versions
 from seiops.shadow.receipts import ShapeError, parse_block
 from seiops.shadow.sides import Side
 from seiops.shadow.touched import TraceError, parse_count, parse_trace
 from seiops.shadow.traps import Check, MigrationFacts, Probe, Scene, State
 
-_AHEAD = 100
 _ARCHIVE_MARGIN = 1000
 _ZERO_ADDRESS = "0x" + "00" * 20
 
@@ -55,13 +55,12 @@ async def who_is_ahead(scene: Scene) -> list[Check]:
                 (("right-direction", "T7"), ("retained-history", "T9"), ("same-base", "T1"), ("keeps-up", "T25 T26"))]  # fmt: skip
     (ours, our_base, our_peers), (theirs, their_base, _) = (heights(status) for status in both)
     end = scene.plan.request.end_height
-    ahead = theirs >= ours + _AHEAD or bool(end and min(ours, theirs) >= end)
+    ahead = direction.canonical_is_ahead(ours, theirs, end)
     start = scene.plan.start
     done = bool(end) and ours >= end
-    frozen = not done and not (both[0].get("sync_info") or {}).get("catching_up") and our_peers > ours + _AHEAD
+    frozen = not done and not (both[0].get("sync_info") or {}).get("catching_up") and our_peers > ours + direction.AHEAD
     return [
-        _judge("right-direction", "T7", ahead, f"shadow at {ours}, canonical at {theirs}",
-               f"submit to the node that is behind; canonical has to be at least {_AHEAD} blocks ahead"),
+        _judge(direction.CHECK, "T7", ahead, f"shadow at {ours}, canonical at {theirs}", direction.ADVICE),
         _judge("retained-history", "T9", our_base <= start and their_base <= start,
                f"shadow keeps from {our_base}, canonical from {their_base}, the run starts at {start}",
                "set pruning to nothing and min_retain_blocks to 0 on both nodes, or start higher"),

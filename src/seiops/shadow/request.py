@@ -26,7 +26,10 @@ class RequestError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One submission. Empty texts, zero heights and None mean not given; heights are inclusive."""
+    """One submission. Empty texts, zero heights and None mean not given; heights are inclusive.
+
+    `watch_accounts_key` names the object of `bucket` that lists the watched accounts where they are not given themselves.
+    """
 
     bucket: str
     region: str
@@ -45,6 +48,7 @@ class Request:
     ignore_event_index: bool = True
     max_value_bytes: int = 0
     watch_accounts: tuple[str, ...] = ()
+    watch_accounts_key: str = ""
     sweep_every: int = 1
     read_set_every: int = 0
     deep_receipts: bool = False
@@ -66,6 +70,11 @@ class Request:
         """Whether Layer 2 runs."""
         return bool(self.shadow_evm_rpc and self.canonical_evm_rpc)
 
+    @property
+    def watches(self) -> bool:
+        """Whether accounts are compared that no block has to touch."""
+        return bool(self.watch_accounts or self.watch_accounts_key)
+
     def check(self) -> None:
         """Raises RequestError for params that contradict each other or mean nothing."""
         if not self.canonical_rpc:
@@ -74,8 +83,8 @@ class Request:
             raise RequestError("result-export: shadowEvmRpc and canonicalEvmRpc are needed both, or neither")
         elif self.trace_rpc and not self.state:
             raise RequestError("result-export: traceRpc needs shadowEvmRpc and canonicalEvmRpc")
-        elif (self.watch_accounts or self.read_set_every) and not self.state:
-            name = "watchAccounts" if self.watch_accounts else "readSetEvery"
+        elif (self.watches or self.read_set_every) and not self.state:
+            name = "watchAccounts" if self.watches else "readSetEvery"
             raise RequestError(f"result-export: {name} needs shadowEvmRpc and canonicalEvmRpc")
         elif self.hash_log != "off" and not self.canonical_hash_log:
             raise RequestError("result-export: hashLog needs canonicalHashLog, the URL of a published slice")
@@ -102,7 +111,7 @@ class Request:
             "canonicalEvmRpc": self.canonical_evm_rpc,
             "traceRpc": self.trace_rpc,
             "compareGas": self.compare_gas,
-            "watchAccounts": self.watch_accounts,
+            "watchAccounts": self.watches,
             "readSetEvery": self.read_set_every,
             "deepReceipts": self.deep_receipts,
             "hashLog": self.hash_log != "off",
@@ -126,7 +135,13 @@ class Request:
         )
 
     def course(self, start: int) -> Course:
-        return Course(start=start, end=self.end_height, survey=self.survey, gap_after_s=self.gap_after_seconds)
+        return Course(
+            start=start,
+            end=self.end_height,
+            survey=self.survey,
+            gap_after_s=self.gap_after_seconds,
+            direction=self.preflight,
+        )
 
     def published(self) -> dict[str, Any]:
         """The params as the manifest shows them: defaults left out, and credentials inside of URLs."""

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from seiops.seid.evm import Call, EvmClient, EvmError
+from seiops.shadow.faults import is_busy
 from seiops.shadow.receipts import Results, ShapeError, evm_hashes
 from seiops.shadow.sides import Patience, read_state
 from seiops.shadow.touched import Touched, TraceError, parse_count, parse_read_set, parse_trace
@@ -19,16 +20,11 @@ from seiops.shadow.touched import Touched, TraceError, parse_count, parse_read_s
 TRACE = "debug_traceBlockByNumber"
 MODIFIED = {"tracer": "prestateTracer", "tracerConfig": {"diffMode": True}}
 _TOUCHED = {"tracer": "prestateTracer"}
-_BUSY = "concurrency limit"
 _MOST = 8
 """Requests with traces under way at one node; it runs ten traces at once by default, for everybody who asks."""
 _BUSY_PAUSE_S = 0.2
 BUSY_BUDGET_S = 60.0
 """For so long a busy tracer is asked again before its refusal counts."""
-
-
-def is_busy(error: object) -> bool:
-    return isinstance(error, EvmError) and _BUSY in str(error)
 
 
 @dataclass(slots=True)

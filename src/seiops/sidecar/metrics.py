@@ -74,8 +74,7 @@ BLOCKS_COMPARED = Counter(
 )
 DIVERGENCES = Counter(
     "seictl_shadow_divergences_total",
-    "App-hash divergences detected by the shadow comparator. Increments once per process lifetime since the loop"
-    " exits on first divergence.",
+    "Blocks that did not match, by the deepest layer that says so; blocks that could not be decided are among them.",
     ["chain_id", "pod_name", "divergence_layer"],
     registry=REGISTRY,
 )

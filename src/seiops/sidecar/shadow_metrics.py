@@ -5,7 +5,7 @@ They are declared when the first comparison starts: the exposition of a node tha
 
 from __future__ import annotations
 
-from prometheus_client import Counter, Gauge
+from prometheus_client import Counter, Gauge, Histogram
 
 from seiops.sidecar.metrics import REGISTRY
 
@@ -17,7 +17,7 @@ INDETERMINATE = Counter(
 )
 HEIGHT = Gauge(
     "seictl_shadow_height",
-    "Heights of a running comparison: the shadow's head, and the last compared block.",
+    "Heights of a running comparison: the head of either node (shadow, canonical), and the last compared block.",
     ["chain_id", "pod_name", "role"],
     registry=REGISTRY,
 )
@@ -49,5 +49,18 @@ GAPS = Counter(
     "seictl_shadow_gap_blocks_total",
     "Heights that were passed over because they could not be read.",
     ["chain_id", "pod_name"],
+    registry=REGISTRY,
+)
+RPC_SECONDS = Histogram(
+    "seictl_shadow_rpc_seconds",
+    "Time of one request of a comparison to a node, errors included; method is batch where one request asks for several.",
+    ["chain_id", "pod_name", "side", "method"],
+    buckets=(0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
+    registry=REGISTRY,
+)
+RPC_ERRORS = Counter(
+    "seictl_shadow_rpc_errors_total",
+    "Reads of a comparison that a node did not answer with a result, every attempt counted, by what was wrong.",
+    ["chain_id", "pod_name", "side", "method", "class"],
     registry=REGISTRY,
 )

@@ -194,6 +194,11 @@ class Decoder:
     def _values(self, name: str) -> list[Any]:
         return self._folded.get(name.lower(), [])
 
+    def is_text(self, name: str) -> bool:
+        """Whether the value that counts is a string, for params that take one or something else."""
+        given = [value for value in self._values(name) if value is not None]
+        return bool(given) and isinstance(given[-1], str)
+
     def text(self, name: str, default: str = "") -> str:
         for value in self._values(name):
             if value is not None:

@@ -12,6 +12,7 @@ def parse(params: Params) -> Request:
     """Raises TaskError in the order and words of docs/contracts/shadow.md 4.1."""
     read = Decoder(params)
     start = read.integer("startHeight")
+    accounts, accounts_key = _watched(params)
     request = Request(
         bucket=read.text("bucket"),
         region=read.text("region"),
@@ -29,7 +30,8 @@ def parse(params: Params) -> Request:
         compare_gas=read.flag("compareGas"),
         ignore_event_index=read.flag("ignoreEventIndex", True),
         max_value_bytes=read.integer("maxValueBytes"),
-        watch_accounts=tuple(read.texts("watchAccounts")),
+        watch_accounts=accounts,
+        watch_accounts_key=accounts_key,
         sweep_every=read.integer("sweepEvery") or 1,
         read_set_every=read.integer("readSetEvery"),
         deep_receipts=read.flag("deepReceipts"),
@@ -47,3 +49,11 @@ def parse(params: Params) -> Request:
     if not request.region:
         raise TaskError("result-export: missing required param 'region'")
     return request
+
+
+def _watched(params: Params) -> tuple[tuple[str, ...], str]:
+    """`watchAccounts` is a list of addresses, or a text: the key of the object that holds them."""
+    read = Decoder(params)
+    if read.is_text("watchAccounts"):
+        return (), read.text("watchAccounts")
+    return tuple(read.texts("watchAccounts")), ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+from seiops.shadow.faults import why
 from seiops.shadow.pages import Shelf
 from seiops.shadow.verdicts import Compared
 from seiops.sidecar import metrics, shadow_metrics
@@ -50,9 +51,11 @@ class TaskWatcher:
     def published(self, start: int, end: int) -> None:
         shadow_metrics.PAGES.labels(*self._labels).inc()
 
-    def heads(self, shadow: int) -> None:
+    def heads(self, shadow: int, canonical: int | None) -> None:
         self._head = shadow
         shadow_metrics.HEIGHT.labels(*self._labels, "shadow").set(shadow)
+        if canonical is not None:
+            shadow_metrics.HEIGHT.labels(*self._labels, "canonical").set(canonical)
 
     def _show(self, height: int) -> None:
         end = self._end or self._head
@@ -67,3 +70,16 @@ class TaskWatcher:
                 "pages": self._shelf.progress.pages,
             }
         )
+
+
+class NodeRequests:
+    """Implements the clients' Observer for one side of one task."""
+
+    def __init__(self, ctx: TaskContext, side: str) -> None:
+        self._labels = (ctx.settings.chain_id, ctx.settings.pod_name, side)
+
+    def asked(self, method: str, seconds: float) -> None:
+        shadow_metrics.RPC_SECONDS.labels(*self._labels, method).observe(seconds)
+
+    def failed(self, method: str, error: Exception) -> None:
+        shadow_metrics.RPC_ERRORS.labels(*self._labels, method, why(error)).inc()

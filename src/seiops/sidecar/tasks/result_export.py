@@ -8,6 +8,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,12 +17,13 @@ from typing import Any
 from seiops.objectstore import Published, StoreError
 from seiops.seid.bulk import BulkReader
 from seiops.seid.comet import CometError
-from seiops.shadow import assemble, pages, preflight, progress
+from seiops.shadow import assemble, pages, preflight, progress, watchlist
 from seiops.shadow.compare import Comparator
+from seiops.shadow.direction import ADVICE, CHECK
 from seiops.shadow.export import Exporter, PageError
 from seiops.shadow.hashlog import HashLogError
 from seiops.shadow.hashlog_layer import HashLogLayer
-from seiops.shadow.loop import FlushError, Loop
+from seiops.shadow.loop import OVERTAKEN, FlushError, Loop
 from seiops.shadow.manifest import STOPPED, What, Writer, chain_of
 from seiops.shadow.pages import Shelf
 from seiops.shadow.pipeline import carried_through
@@ -28,11 +31,12 @@ from seiops.shadow.progress import ProgressError, RunKey, Start
 from seiops.shadow.request import COMPARE, Request, RequestError
 from seiops.shadow.traps import Plan
 from seiops.shadow.verdicts import overall
+from seiops.shadow.watchlist import WatchListError
 from seiops.sidecar.task import Params, TaskContext, TaskError
 from seiops.sidecar.tasks.buckets import open_bucket, store_failure
 from seiops.sidecar.tasks.export_migration import migration_facts
 from seiops.sidecar.tasks.export_params import parse
-from seiops.sidecar.tasks.export_watch import TaskWatcher
+from seiops.sidecar.tasks.export_watch import NodeRequests, TaskWatcher
 
 TASK = "result-export"
 STOPPED_BUDGET_S = 5.0
@@ -74,7 +78,7 @@ async def _export(ctx: TaskContext, request: Request, start: Start) -> dict[str,
     reader = BulkReader(request.rpc_endpoint, ctx.http)
     outcome = _Outcome(start, request)
     try:
-        latest = await _head(reader)
+        latest = await reader.head()
     except CometError as error:
         ctx.log.info("RPC unavailable, will retry", extra={"attrs": {"err": str(error)}})
         return outcome.result(f"RPC unavailable: {error}")
@@ -104,21 +108,16 @@ async def _export(ctx: TaskContext, request: Request, start: Start) -> dict[str,
     return outcome.result("caught up", shelf)
 
 
-async def _head(reader: BulkReader) -> int:
-    """The latest height. Raises CometError, also for a node that has none yet."""
-    latest = (await reader.client.status()).height
-    if latest <= 0:
-        raise CometError(f"latest_block_height is {latest}, node may still be syncing")
-    return latest
-
-
 # --- comparison -----------------------------------------------------------------------------------------------------
 
 
 async def _compare(ctx: TaskContext, request: Request, start: Start) -> dict[str, Any]:
     shelf = _shelf(ctx, request, start)
+    watching, listed = await _with_watch_list(request, shelf)
     try:
-        comparator = assemble.comparator(request, ctx.http, start.height, start.after_snapshot)
+        comparator = assemble.comparator(
+            watching, ctx.http, start.height, start.after_snapshot, partial(NodeRequests, ctx)
+        )
     except RequestError as error:
         raise TaskError(str(error), retryable=False) from error
     ctx.log.info(
@@ -133,16 +132,17 @@ async def _compare(ctx: TaskContext, request: Request, start: Start) -> dict[str
         pages.now(),
         info={"params": request.published(), "startHeight": start.height, "task": ctx.task_id}
         | _origin(ctx)
+        | listed
         | checked,
     )
     layer_h = _hash_logs(ctx, request)
     watcher = TaskWatcher(ctx, shelf, request.end_height)
-    reader = comparator.shadow.comet
     loop = Loop(
         comparator,
         shelf,
         request.course(start.height),
-        lambda: _head(reader),
+        comparator.shadow.comet.head,
+        comparator.canonical.comet.head,
         watcher,
         ctx.log,
         settle=layer_h.settle if layer_h is not None else None,
@@ -158,12 +158,30 @@ async def _compare(ctx: TaskContext, request: Request, start: Start) -> dict[str
         raise TaskError(f"{TASK}: {error}", retryable=False) from error
     except StoreError as error:
         raise store_failure(TASK, error) from error
+    if reason == OVERTAKEN:
+        text = f"{TASK}: {CHECK}: the canonical node was not ahead any more after height {loop.overtaken_at}; {ADVICE}"
+        raise TaskError(text, retryable=True, result=outcome.result(reason, shelf))
     return outcome.result(reason, shelf)
+
+
+async def _with_watch_list(request: Request, shelf: Shelf) -> tuple[Request, dict[str, Any]]:
+    """The request with the accounts of its watch list, and what the manifest says of that list. Raises TaskError."""
+    if not request.watch_accounts_key:
+        return request, {}
+    try:
+        found = await watchlist.read(shelf.store, request.watch_accounts_key)
+    except StoreError as error:
+        raise _failed("reading watchAccounts", error) from error
+    except WatchListError as error:
+        raise TaskError(f"{TASK}: watchAccounts: {error}", retryable=False) from error
+    return replace(request, watch_accounts=found.accounts), {"watchAccounts": found.wire()}
 
 
 def _end(reason: str, shelf: Shelf, loop: Loop) -> dict[str, Any]:
     own = shelf.progress
     found: dict[str, Any] = {"reason": reason, "verdict": overall(own.after_rechecks), "ownResults": loop.own_results}
+    if loop.overtaken_at is not None:
+        found["overtakenAt"] = loop.overtaken_at
     return found | ({"afterRechecks": own.after_rechecks} if own.rechecks else {})
 
 
@@ -292,6 +310,8 @@ class _Outcome:
                 found["undecided"] = len(own.undecided)
             if own.rechecks:
                 found |= {"rechecks": own.rechecks, "afterRechecks": own.after_rechecks}
+            if self._loop.overtaken_at is not None:
+                found["overtakenAt"] = self._loop.overtaken_at
             found["reports"] = self._loop.reports
             if self._loop.report_errors:
                 found["reportErrors"] = self._loop.report_errors
