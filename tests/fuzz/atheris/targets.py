@@ -208,12 +208,12 @@ def row_file(data: bytes) -> None:
 def raw_json(data: bytes) -> None:
     """A JSON value keeps its value; what is none may be refused."""
     try:
-        value = json.loads(data)
+        value = json.loads(data.decode())  # bytes would be taken for UTF-16 where they hold zeros
     except (ValueError, RecursionError):
         value = refused
     with suppress(BadJsonError):
         found = compact(data)
-        assert value is refused or repr(json.loads(found)) == repr(value)
+        assert value is refused or repr(json.loads(found.decode())) == repr(value)
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
