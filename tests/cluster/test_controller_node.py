@@ -150,6 +150,16 @@ async def test_d5_a_refused_spec_is_told_in_a_condition(world: Controlled) -> No
     assert condition_of(await world.steady(), "SpecValid")["reason"] == "Valid"
 
 
+async def test_d5_an_invalid_edit_is_told_while_the_node_is_paused(world: Controlled) -> None:
+    world.start()
+    await world.create_node(mode={"fullNode": {"snapshotGeneration": {}}}, paused=True)
+    paused = await world.until(lambda node: condition_of(node, "Paused").get("status") == "True")
+    assert condition_of(paused, "SpecValid")["reason"] == "PlanInvalid"
+    assert "phase" not in paused["status"]
+    await world.patch_node(fullNode={"snapshotGeneration": None})
+    await world.until(lambda node: condition_of(node, "SpecValid")["reason"] == "Valid")
+
+
 async def test_d5_a_static_peer_nobody_can_read_is_named_and_the_node_runs(world: Controlled) -> None:
     good = f"{'a' * 40}@peer.example:26656"
     world.start()
