@@ -192,3 +192,46 @@ async def test_waiting_for_the_canonical_node_keeps_its_head_in_view(tmp_path: P
     finally:
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
+
+
+RECORDED = {
+    "app-hash": (
+        'seictl_shadow_blocks_compared_total{chain_id="golden-1",pod_name="golden-pod-0"} 5',
+        'seictl_shadow_divergences_total{chain_id="golden-1",divergence_layer="0",pod_name="golden-pod-0"} 1',
+    ),
+    "results-hash-and-receipt": (
+        'seictl_shadow_blocks_compared_total{chain_id="golden-1",pod_name="golden-pod-0"} 5',
+        'seictl_shadow_divergences_total{chain_id="golden-1",divergence_layer="1",pod_name="golden-pod-0"} 1',
+    ),
+}
+"""What the Go sidecar showed after two tripwire runs, each in a process of its own (recordings `compare-tripwire-*`)."""
+
+
+def _golden() -> dict[str, float]:
+    lines = [line for line in exposed().splitlines() if line.startswith("seictl_shadow_") and "golden-pod-0" in line]
+    return {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in lines}
+
+
+@pytest.mark.parametrize("case", RECORDED)
+async def test_upstreams_counters_count_as_recorded(case: str, tmp_path: Path) -> None:
+    shadow, canonical = Node(latest=20), Node(latest=20, identity="other")
+    if case == "app-hash":
+        shadow.plant("block", 5, block(5, app="DE" + "0" * 62))
+    else:
+        shadow.plant("block", 5, block(5, results="EF" + "0" * 62))
+        shadow.plant("block_results", 5, results(5, [receipt(5, 0, code=7, log="out of gas"), receipt(5, 1)]))
+    before = _golden()
+    async with serving(shadow, canonical) as session:
+        context = context_for(tmp_path / "home", session, SEI_CHAIN_ID="golden-1", HOSTNAME="golden-pod-0")
+        params = {
+            "bucket": f"file://{tmp_path}/bucket", "region": "r", "rpcEndpoint": shadow.comet_url,
+            "canonicalRpc": canonical.comet_url, "preflight": "off",
+        }  # fmt: skip
+        await result_export.run(context, params)
+    upstreams = ("seictl_shadow_blocks_compared_total", "seictl_shadow_divergences_total")
+    grown = {
+        f"{series} {value - before.get(series, 0):g}"
+        for series, value in _golden().items()
+        if series.startswith(upstreams) and value != before.get(series, 0)
+    }
+    assert grown == set(RECORDED[case])
