@@ -20,7 +20,7 @@ from seiops.seid.files import write_atomic
 
 
 def register(app: typer.Typer) -> None:
-    @app.command("attest")
+    @app.command("attest", cls=verifying.Question)
     def attest(
         url: Annotated[
             str, typer.Argument(help="Prefix: s3://bucket/prefix, gs://, az://, file:///dir, or a local directory.")

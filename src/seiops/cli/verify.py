@@ -24,7 +24,7 @@ class Output(StrEnum):
 
 
 def register(app: typer.Typer) -> None:
-    @app.command("verify")
+    @app.command("verify", cls=verifying.Question)
     def verify(
         url: Annotated[
             str | None,

@@ -139,9 +139,11 @@ def build(found: Verification, chain: str, accepted: frozenset[str]) -> bytes:
 
 
 def verdict_of(verdicts: Iterable[str]) -> str:
-    """The worst of the runs' verdicts; `clean` when none is worse."""
+    """The worst of the runs' verdicts, else `clean`; `exported` where nothing was compared at all."""
     told = set(verdicts)
-    return next((verdict for verdict in _ORDER if verdict in told), "clean")
+    return next(
+        (verdict for verdict in _ORDER if verdict in told), "clean" if told & {"clean", "match"} else "exported"
+    )
 
 
 def _subjects(found: Verification) -> Iterable[Subject]:

@@ -19,6 +19,7 @@ from seiops.evidence.verify import Verification, verify
 from seiops.objectstore import Store, open_store, publish_gzip
 from seiops.shadow import rawjson
 from seiops.shadow.manifest import ChainHead, What, Writer
+from seiops.shadow.progress import Progress, RunKey, begin, save
 from support.digest_reports import report
 from support.evidence import AT, clean, put_json, put_page, receipts_differ, undecided
 from support.silent import Silent
@@ -233,3 +234,11 @@ async def test_one_digest_without_the_other_proves_nothing(store: Store) -> None
         record = build_record(100, normalization, side, side, AT, Provenance("native", {"native": "0.1.0"}))
         await put_json(store, record_key("", 100, normalization), record)
         assert (names(await verified(store)), (await summed(store)).verdict) == (findings, verdict)
+
+
+def test_another_run_below_the_prefix_does_not_overwrite_second_looks(tmp_path: Path) -> None:
+    """The number of a second look is part of its key; a run that starts elsewhere goes on counting."""
+    key = RunKey("bucket", "run/", "compare")
+    save(tmp_path, Progress(key, last=100, first=1, rechecks=2, undecided={7: "gap"}))
+    own = begin(tmp_path, key, asked=101).progress
+    assert (own.rechecks, own.undecided, own.last) == (2, {}, None)

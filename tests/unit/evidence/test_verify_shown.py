@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from seiops.cli.main import app
+from seiops.evidence.statement import verdict_of
 from seiops.objectstore import open_store
 from seiops.shadow.manifest import ChainHead, What, Writer, encode
 from support.evidence import AT, clean, put_page
@@ -71,3 +72,24 @@ def test_seals_that_are_none_are_refused(tmp_path: Path, seal: str) -> None:
     status, output = run("verify", tmp_path, "--seal", seal)
     assert status == 1
     assert "write KEY=SHA256" in output
+
+
+@pytest.mark.parametrize(
+    "words", [("verify", "--bogus"), ("verify", "a", "b"), ("attest",), ("verify", "x", "--output", "xml")]
+)
+def test_a_question_asked_wrongly_is_no_finding(words: tuple[str, ...]) -> None:
+    assert run(*words)[0] == 1
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "verdict"),
+    [
+        (["exported"], "exported"),
+        (["exported", "clean"], "clean"),
+        (["match"], "clean"),
+        (["clean", "mismatch"], "mismatch"),
+        (["clean", "diverged", "gap"], "diverged"),
+    ],
+)
+def test_a_statement_says_clean_only_of_what_was_compared(verdicts: list[str], verdict: str) -> None:
+    assert verdict_of(verdicts) == verdict
