@@ -70,7 +70,7 @@ async def pose(world: World, name: str, recorded: dict[str, Any]) -> None:
     if name in NOT_POSABLE:
         world.skip(name, NOT_POSABLE[name])
         return
-    comparison = world.comparison(name, recorded["rpc_requests"])
+    comparison = world.comparison(name, [*recorded["rpc_requests"], *recorded["steps"]])
     try:
         async with world.stage(name) as stage:
             scene = Scene(stage, recorded, comparison, world.golden)

@@ -28,9 +28,9 @@ class World:
     def wants(self, case: str) -> bool:
         return fnmatch.fnmatchcase(case, self.pattern)
 
-    def comparison(self, case: str, requests: Sequence[Any] = ()) -> Comparison:
-        """`requests`: those the case recorded, with their answers, for differences that depend on them."""
-        return Comparison(f"sidecar/{case}", self.book.for_case("sidecar", case, requests), self.book)
+    def comparison(self, case: str, content: Sequence[Any] = ()) -> Comparison:
+        """`content`: requests and steps as the case recorded them, for differences that depend on them."""
+        return Comparison(f"sidecar/{case}", self.book.for_case("sidecar", case, content), self.book)
 
     def skip(self, case: str, reason: str) -> None:
         self.emit(CaseResult(f"sidecar/{case}", "skip", reason))
