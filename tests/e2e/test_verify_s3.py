@@ -227,6 +227,11 @@ def test_a_divergence_is_a_finding_with_its_report_checked(bucket: Bucket, tmp_p
     assert sorted(path.name for path in manifest.iterdir())[1] == "00000002.json"
 
 
+def test_a_sealed_run_satisfies_who_requires_seals(bucket: Bucket, run: str) -> None:
+    status, found = verify(f"{bucket.url}/{PREFIX}", "--require-seals")
+    assert (status, found["findings"]) == (0, [])
+
+
 def test_without_a_manifest_everything_else_is_checked_and_said(bucket: Bucket, run: str) -> None:
     """What the Go program leaves behind: pages only."""
     for number in range(1, 6):
@@ -234,6 +239,8 @@ def test_without_a_manifest_everything_else_is_checked_and_said(bucket: Bucket, 
     status, found = verify(f"{bucket.url}/{PREFIX}")
     assert (status, found["findings"]) == (0, [])
     assert "without seals" in found["statements"][0]
+    status, found = verify(f"{bucket.url}/{PREFIX}", "--require-seals")
+    assert (status, names(found)) == (2, {"unsealed"})
     (bucket.directory / page(101, 200)).unlink()
     status, found = verify(f"{bucket.url}/{PREFIX}")
     assert (status, names(found)) == (2, {"height-gap"})

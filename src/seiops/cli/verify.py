@@ -15,6 +15,7 @@ from seiops.cli.verifying import FINDINGS, FINE, NOT_CHECKED, CannotCheckError
 from seiops.evidence import attestation, dsse, signing
 from seiops.evidence.attestation import Attested
 from seiops.evidence.reader import named
+from seiops.evidence.verify import unsealed
 from seiops.objectstore import StoreError
 
 
@@ -44,6 +45,10 @@ def register(app: typer.Typer) -> None:
                 "--accept", help="A verdict that is no finding: open, indeterminate, gap ... (may be repeated)."
             ),
         ] = None,
+        require_seals: Annotated[
+            bool,
+            typer.Option("--require-seals", help="An object without a seal, of a manifest or given, is a finding."),
+        ] = False,
         attested: Annotated[
             Path | None,
             typer.Option("--attestation", help="Check this attestation, and the objects below URL if given."),
@@ -70,6 +75,8 @@ def register(app: typer.Typer) -> None:
         except (CannotCheckError, StoreError, ValueError, OSError) as error:
             views.fail(error)
             raise typer.Exit(NOT_CHECKED) from None
+        if require_seals:
+            found.findings += unsealed(found)
         if checked is not None and checked.statement is not None:
             differing, beside = attestation.hold_against(checked.statement, found)
             found.findings += differing

@@ -34,6 +34,7 @@ class Name(StrEnum):
     FOREIGN_OBJECT = "foreign-object"
     RECORD_INVALID = "record-invalid"
     RECORDS_DISAGREE = "records-disagree"
+    UNSEALED = "unsealed"
 
     PAYLOAD_TYPE_UNKNOWN = "payload-type-unknown"
     WRONG_KEY = "wrong-key"

@@ -130,6 +130,17 @@ async def verify_object(
     return found
 
 
+def unsealed(found: Verification) -> list[Finding]:
+    """Objects that neither a manifest nor the caller gives a seal for: fit for their reader, but anybody may have written them."""
+    return [
+        Finding(
+            Name.UNSEALED, one.task.full_key, "no manifest names it and no seal was given: --seal or --result give one"
+        )
+        for one in found.objects
+        if one.task.entry is None and not one.task.promised
+    ]
+
+
 def _promise(tasks: Sequence[Task], seals: Mapping[str, str], prefix: str, url: str) -> None:
     known = {task.full_key: task for task in tasks} | {prefix + task.full_key: task for task in tasks}
     for key, seal in seals.items():
