@@ -5,11 +5,13 @@ export PYTHONPATH := tools:tests
 STAMP := .venv/.seiops-setup
 RECORDINGS := $(or $(GOLDEN),../shared/golden)
 
-.PHONY: setup dev check test cluster demo clean-demo replay fmt generate
+.PHONY: force setup dev check test cluster demo clean-demo replay fmt generate
 
 setup: $(STAMP)
 
-$(STAMP): requirements-dev.txt pyproject.toml Cargo.toml $(shell find native -name '*.rs' -o -name 'Cargo.toml' 2>/dev/null)
+# The kernel stands beside the sources: where it was cleaned away, the stamp alone says nothing.
+$(STAMP): requirements-dev.txt pyproject.toml Cargo.toml $(shell find native -name '*.rs' -o -name 'Cargo.toml' 2>/dev/null) \
+    $(if $(wildcard src/seiops/_native*.so),,force)
 	@command -v cargo >/dev/null || { echo "cargo not found: install Rust 1.89 or newer (rustup.rs) and run again" >&2; exit 1; }
 	python3 -m venv .venv
 	.venv/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt

@@ -7,10 +7,7 @@ bucket holds whole objects only, and the error is either the store's with its hi
 from __future__ import annotations
 
 import asyncio
-import base64
 import hashlib
-import os
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -29,9 +26,8 @@ from support.shadow_nodes import (
     Node,
     comparator_for,
     loop_for,
-    receipt,
+    noisy_node,
     request_for,
-    results,
     serving,
     shelf_in,
 )  # fmt: skip
@@ -48,24 +44,9 @@ def short_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store_module, "RETRY_TIMEOUT_S", 5.0)
 
 
-@pytest.fixture
-async def proxy(s3: Bucket, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FaultProxy]:
-    for name, value in s3.env.items():
-        monkeypatch.setenv(name, value)
-    async with FaultProxy(s3.env["AWS_ENDPOINT_URL_S3"]).running() as running:
-        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", running.url)
-        yield running
-
-
 def _node(*, failing_at: int = 0) -> Node:
-    """Results that do not compress, so that a page is two parts."""
-    node = Node(latest=BLOCKS)
-    for height in range(1, BLOCKS + 1):
-        noise = base64.b64encode(os.urandom(500_000)).decode()
-        node.plant("block_results", height, results(height, [receipt(height, 0, data=noise), receipt(height, 1)]))
-    if failing_at:
-        node.plant("block_results", failing_at, {"code": -32603, "message": "Internal error", "data": "gone"})
-    return node
+    """A page of it is two parts."""
+    return noisy_node(BLOCKS, 500_000, failing_at=failing_at)
 
 
 async def _export(node: Node, store: Store, home: Path) -> int:

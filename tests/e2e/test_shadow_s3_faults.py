@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import gzip
 import hashlib
-import os
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -19,30 +16,15 @@ from seiops.shadow.export import Exporter, PageError, ProducerError
 from seiops.shadow.manifest import read_chain
 from seiops.shadow.sides import Patience
 from support.fault_proxy import Chooser, FaultProxy, always, once
-from support.shadow_nodes import Node, receipt, results, serving, shelf_in
+from support.shadow_nodes import Node, noisy_node, serving, shelf_in
 
 BLOCKS = 60
 PART = "partNumber="
 
 
 def _large_node(*, failing_at: int = 0) -> Node:
-    """Results that do not compress, so that a page is several parts."""
-    node = Node(latest=BLOCKS)
-    for height in range(1, BLOCKS + 1):
-        noise = base64.b64encode(os.urandom(400_000)).decode()
-        node.plant("block_results", height, results(height, [receipt(height, 0, data=noise), receipt(height, 1)]))
-    if failing_at:
-        node.plant("block_results", failing_at, {"code": -32603, "message": "Internal error", "data": "gone"})
-    return node
-
-
-@pytest.fixture
-async def proxy(s3: Bucket, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FaultProxy]:
-    for name, value in s3.env.items():
-        monkeypatch.setenv(name, value)
-    async with FaultProxy(s3.env["AWS_ENDPOINT_URL_S3"]).running() as running:
-        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", running.url)
-        yield running
+    """A page of it is several parts."""
+    return noisy_node(BLOCKS, 400_000, failing_at=failing_at)
 
 
 async def _keys(s3: Bucket, monkeypatch: pytest.MonkeyPatch) -> list[str]:

@@ -10,6 +10,7 @@ import base64
 import gzip
 import json
 import logging
+import os
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -340,3 +341,14 @@ def reports_in(home: Path) -> dict[str, Any]:
         path.name: json.loads(gzip.decompress(path.read_bytes()))
         for path in sorted((home / "bucket").rglob("*.report.json.gz"))
     }
+
+
+def noisy_node(blocks: int, size: int, *, failing_at: int = 0) -> Node:
+    """A node whose results do not compress, `size` bytes of them a block, and whose results at one height may be an error."""
+    node = Node(latest=blocks)
+    for height in range(1, blocks + 1):
+        noise = base64.b64encode(os.urandom(size)).decode()
+        node.plant("block_results", height, results(height, [receipt(height, 0, data=noise), receipt(height, 1)]))
+    if failing_at:
+        node.plant("block_results", failing_at, {"code": -32603, "message": "Internal error", "data": "gone"})
+    return node

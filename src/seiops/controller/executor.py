@@ -77,9 +77,9 @@ async def execute(node: SeiNode, plan: TaskPlan, world: World) -> float:
         return IMMEDIATE
 
 
-def awaits_stateful_set(plan: TaskPlan | None) -> bool:
+def awaits_stateful_set(plan: TaskPlan) -> bool:
     """The plan has come to `replace-pod` and waits for the StatefulSet's controller to see the latest template."""
-    if plan is None or plan.phase != PlanPhase.ACTIVE.value:
+    if plan.phase != PlanPhase.ACTIVE.value:
         return False
     waiting = next((task for task in plan.tasks if task.status != TaskStatus.COMPLETE.value), None)
     return waiting is not None and waiting.type == TaskType.REPLACE_POD and not waiting.error

@@ -188,8 +188,10 @@ def _hold_back(node: SeiNode, before: _Before, memory: NodeMemory, world: World)
     `replace-pod`. The StatefulSet's controller answers in no time, but not in the same pass: a write for each node that
     rolls, of a state nobody can make use of."""
     plan = node.status.plan
+    if plan is None or not awaits_stateful_set(plan):
+        return 0.0
     patch = merge_patch(before.status, node.status.wire())
-    if plan is None or patch.keys() != {"plan"} or patch["plan"].keys() != {"tasks"} or not awaits_stateful_set(plan):
+    if patch.keys() != {"plan"} or patch["plan"].keys() != {"tasks"}:
         return 0.0
     known = memory.unstored
     since = known.since if known is not None and known.plan == plan.id else time.monotonic()
